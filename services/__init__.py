@@ -1,0 +1,1 @@
+"""The services of Echomesh and what they share."""
