@@ -1,0 +1,55 @@
+# Every target sets up what it needs in a fresh clone. GNU make 3.81 and bash 3.2 are enough.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+DATA ?= $(HOME)/.echomesh
+export PYTHONDONTWRITEBYTECODE ?= 1
+
+.PHONY: help
+help: ## Show this list
+	@grep -E '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /|/' | \
+		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+.PHONY: setup-run setup-dev
+setup-run:
+	@$(PYTHON) scripts/setup.py run
+setup-dev:
+	@$(PYTHON) scripts/setup.py dev
+
+.PHONY: run demo
+run: setup-run ## Start the mesh here, play a short conversation, stay up for `echomesh chat`
+	@exec $(BIN)/echomesh up --sample --data "$(DATA)"
+demo: setup-run ## The same, then stop
+	@exec $(BIN)/echomesh up --sample --exit --data "$(DATA)"
+
+.PHONY: test unit
+test: setup-dev ## Every test that needs no GPU
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+unit: setup-dev ## The fast, pure tests alone
+	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+
+.PHONY: lint format
+lint: setup-dev ## ruff, mypy, import rules, buf lint
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/buf lint
+format: setup-dev ## Let ruff format and mend what it can
+	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
+
+.PHONY: proto proto-check
+proto: setup-dev ## Generate the stubs and the API reference from protos/
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/buf generate 2>/dev/null
+	@$(BIN)/python scripts/api_reference.py > docs/api.md
+proto-check: proto ## Fail if the generated files are not what protos/ gives
+	@git diff --exit-code --stat -- clients/python docs/api.md
+	@test -z "$$(git ls-files --others --exclude-standard clients/python docs)" || \
+		{ echo "generated files are not committed"; exit 1; }
+
+.PHONY: bench
+bench: setup-dev ## Measure; results belong in docs/benchmarks.md
+	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+.PHONY: lock
+lock: setup-dev ## Resolve the requirements anew
+	@bash scripts/lock.sh
