@@ -1,0 +1,267 @@
+"""Channels, tokens, deadlines and retries: everything between a method and the wire."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+
+from echomesh import _trace
+from echomesh._errors import EchomeshError, from_rpc_error
+from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from echomesh.common.v1 import options_pb2
+from echomesh.memory.v1 import (
+    conversation_pb2,
+    conversation_pb2_grpc,
+    memory_pb2,
+    memory_pb2_grpc,
+)
+from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc, routing_pb2, routing_pb2_grpc
+
+_T = TypeVar("_T")
+# A token is renewed this long before it expires, so that a call never starts with a stale one.
+_RENEW_BEFORE_S = 30.0
+_BACKOFF_S = 0.1
+_BACKOFF_CAP_S = 2.0
+_CHANNEL_OPTIONS = [
+    # Servers allow a ping every 10 s on public listeners.
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_permit_without_calls", 0),
+    ("grpc.http2.ping_timeout_ms", 5_000),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Retries are this module's: gRPC would not keep them within one deadline.
+    ("grpc.enable_retries", 0),
+]
+
+_SERVICES: dict[type[Any], ServiceDescriptor] = {
+    auth_pb2_grpc.AuthServiceStub: auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
+    conversation_pb2_grpc.ConversationServiceStub: conversation_pb2.DESCRIPTOR.services_by_name[
+        "ConversationService"
+    ],
+    memory_pb2_grpc.MemoryServiceStub: memory_pb2.DESCRIPTOR.services_by_name["MemoryService"],
+    chat_pb2_grpc.ChatServiceStub: chat_pb2.DESCRIPTOR.services_by_name["ChatService"],
+    routing_pb2_grpc.RoutingServiceStub: routing_pb2.DESCRIPTOR.services_by_name["RoutingService"],
+    routing_pb2_grpc.MeshServiceStub: routing_pb2.DESCRIPTOR.services_by_name["MeshService"],
+}
+
+
+class Deadline:
+    """A moment by which all attempts of a call together must have ended."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._ends = time.monotonic() + timeout_s
+
+    def remaining_s(self) -> float:
+        """Seconds left, never below zero."""
+        return max(0.0, self._ends - time.monotonic())
+
+
+class Transport:
+    """Channels to a mesh, found from one address. Shared by the client and its `as_user`s."""
+
+    def __init__(self, address: str, root_certificates: bytes | None) -> None:
+        self._address = address
+        self._roots = root_certificates
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._endpoints: dict[str, str] | None = None
+        self._finding = asyncio.Lock()
+
+    async def stub(self, stub_class: type[Any], deadline: Deadline) -> Any:
+        """A stub on the channel of its service; looks the address up on first use."""
+        service = _SERVICES[stub_class].full_name
+        if stub_class is routing_pb2_grpc.MeshServiceStub:
+            return stub_class(self._channel(self._address))
+        endpoints = await self._find(deadline)
+        return stub_class(self._channel(endpoints.get(service, self._address)))
+
+    async def _find(self, deadline: Deadline) -> dict[str, str]:
+        async with self._finding:
+            if self._endpoints is None:
+                stub = routing_pb2_grpc.MeshServiceStub(self._channel(self._address))
+                answer = await stub.GetEndpoints(
+                    routing_pb2.GetEndpointsRequest(), timeout=deadline.remaining_s()
+                )
+                self._endpoints = {e.service: e.address for e in answer.endpoints}
+            return self._endpoints
+
+    def forget_endpoints(self) -> None:
+        """Look the addresses up again: a service may have moved."""
+        self._endpoints = None
+
+    def _channel(self, address: str) -> grpc.aio.Channel:
+        if address not in self._channels:
+            if is_loopback(address):
+                channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+            else:
+                credentials = grpc.ssl_channel_credentials(self._roots)
+                channel = grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+            self._channels[address] = channel
+        return self._channels[address]
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for channel in self._channels.values():
+            await channel.close()
+        self._channels.clear()
+
+
+def is_loopback(address: str) -> bool:
+    """True if the address names this machine, where TLS adds nothing."""
+    host = address.rsplit(":", 1)[0].strip("[]").removeprefix("ipv4:")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class TokenSource:
+    """Keeps one identity's access token fresh.
+
+    `sign_in` gets a first pair of tokens; after that the refresh token is used, and `sign_in`
+    again only if the refresh is refused.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        sign_in: Callable[[Deadline], Awaitable[auth_pb2.Tokens]],
+    ) -> None:
+        self._transport = transport
+        self._sign_in = sign_in
+        self._tokens: auth_pb2.Tokens | None = None
+        self._lock = asyncio.Lock()
+
+    async def access_token(self, deadline: Deadline) -> str:
+        """A token that is valid for a while yet."""
+        async with self._lock:
+            if self._tokens is None or self._expiring(self._tokens):
+                self._tokens = await self._renew(deadline)
+            return self._tokens.access_token
+
+    def drop(self) -> None:
+        """Do not use the access token again: the mesh refused it."""
+        if self._tokens is not None:
+            self._tokens.access_expires_at.seconds = 0
+
+    @staticmethod
+    def _expiring(tokens: auth_pb2.Tokens) -> bool:
+        return tokens.access_expires_at.seconds - time.time() < _RENEW_BEFORE_S
+
+    async def _renew(self, deadline: Deadline) -> auth_pb2.Tokens:
+        if self._tokens is not None:
+            try:
+                return await self._refresh(self._tokens.refresh_token, deadline)
+            except EchomeshError as error:
+                if error.code is not grpc.StatusCode.UNAUTHENTICATED:
+                    raise
+        return await self._sign_in(deadline)
+
+    async def _refresh(self, refresh_token: str, deadline: Deadline) -> auth_pb2.Tokens:
+        request = auth_pb2.RefreshRequest(refresh_token=refresh_token, request_id=str(uuid.uuid4()))
+        answer = await unary(
+            self._transport, None, auth_pb2_grpc.AuthServiceStub, "Refresh", request, deadline
+        )
+        return answer.tokens  # type: ignore[no-any-return]
+
+
+async def unary(
+    transport: Transport,
+    tokens: TokenSource | None,
+    stub_class: type[Any],
+    method: str,
+    request: Any,
+    deadline: Deadline,
+) -> Any:
+    """Call a method, trying again while it is idempotent, the failure passing and time left.
+
+    Raises EchomeshError.
+    """
+    descriptor = _SERVICES[stub_class].methods_by_name[method]
+    attempts = Attempts(descriptor, deadline)
+    with _trace.client_span(f"{descriptor.containing_service.full_name}/{method}") as context:
+        while True:
+            try:
+                stub = await transport.stub(stub_class, deadline)
+                metadata = [*context, *await authorization(tokens, deadline)]
+                return await getattr(stub, method)(
+                    request, timeout=deadline.remaining_s(), metadata=metadata
+                )
+            except grpc.aio.AioRpcError as error:
+                await attempts.after(from_rpc_error(error), transport, tokens)
+
+
+async def authorization(tokens: TokenSource | None, deadline: Deadline) -> list[tuple[str, str]]:
+    """The metadata that says who calls."""
+    if tokens is None:
+        return []
+    return [("authorization", f"Bearer {await tokens.access_token(deadline)}")]
+
+
+class Attempts:
+    """Decides after each failure whether to try again, and waits before it."""
+
+    def __init__(self, method: MethodDescriptor, deadline: Deadline) -> None:
+        retry = method.GetOptions().Extensions[options_pb2.retry]
+        self._left = max(1, retry.max_attempts) if retry.idempotent else 1
+        self._deadline = deadline
+        self._made = 0
+        self._renewed = False
+
+    async def after(
+        self, error: EchomeshError, transport: Transport, tokens: TokenSource | None
+    ) -> None:
+        """Return to try again; raise the error to give up."""
+        if error.reason == "TOKEN_EXPIRED" and tokens is not None and not self._renewed:
+            self._renewed = True
+            tokens.drop()
+            return
+        self._left -= 1
+        wait_s = self._wait_s(error)
+        if self._left < 1 or wait_s is None or wait_s >= self._deadline.remaining_s():
+            raise error
+        if error.code is grpc.StatusCode.UNAVAILABLE:
+            transport.forget_endpoints()
+        await asyncio.sleep(wait_s)
+
+    def _wait_s(self, error: EchomeshError) -> float | None:
+        if error.retry_after is not None:
+            return error.retry_after
+        if error.code is not grpc.StatusCode.UNAVAILABLE:
+            return None
+        backoff_s: float = min(_BACKOFF_CAP_S, _BACKOFF_S * 2**self._made)
+        self._made += 1
+        return backoff_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+
+
+async def stream(
+    transport: Transport,
+    tokens: TokenSource,
+    request: chat_pb2.ChatRequest,
+    deadline: Deadline,
+) -> AsyncGenerator[chat_pb2.ChatResponse, None]:
+    """One attempt at Chat. Leaving the iteration early cancels the call."""
+    stub = await transport.stub(chat_pb2_grpc.ChatServiceStub, deadline)
+    with _trace.client_span("echomesh.routing.v1.ChatService/Chat") as context:
+        metadata = [*context, *await authorization(tokens, deadline)]
+        call = stub.Chat(request, timeout=deadline.remaining_s(), metadata=metadata)
+        try:
+            async for response in call:
+                yield response
+        finally:
+            call.cancel()
+
+
+def chat_method() -> MethodDescriptor:
+    """The descriptor of Chat, whose options say how often it may be tried."""
+    return chat_pb2.DESCRIPTOR.services_by_name["ChatService"].methods_by_name["Chat"]
