@@ -1,0 +1,137 @@
+"""`echomesh doctor`: check every part and say what to do."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import httpx
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from echomesh import Client, EchomeshError
+from services.cli.files import CommandError, MeshFile, read_credentials, read_mesh
+
+# Below this a burst of messages could fill the disk before anyone looks.
+LOW_DISK_MB = 500
+OLLAMA = "http://127.0.0.1:11434"
+_TIMEOUT_S = 3.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at: `advice` says what to do if it is not `ok`."""
+
+    part: str
+    ok: bool
+    detail: str
+    advice: str = ""
+
+
+async def examine(data: Path) -> AsyncIterator[Finding]:
+    """Look at the folder, the services, and one round through all of them."""
+    yield check_disk(data)
+    try:
+        mesh, credentials = read_mesh(data), read_credentials(data)
+    except CommandError as error:
+        yield Finding("mesh", False, str(error), f"echomesh up --data {data}")
+        return
+    yield check_mode(data / "credentials.json")
+    for name, address in mesh.services.items():
+        yield await check_health(name, address)
+    async with Client(mesh.address, api_key=credentials.api_key) as client:
+        for part, check in ROUNDS.items():
+            yield await _guarded(part, check, client)
+    yield await check_language_model(mesh)
+
+
+def check_disk(data: Path) -> Finding:
+    """Room for what people will say."""
+    folder = next(p for p in (data, *data.parents) if p.exists())
+    free_mb = shutil.disk_usage(folder).free // 2**20
+    return Finding("disk", free_mb >= LOW_DISK_MB, f"{free_mb} MB free", "free some disk space")
+
+
+def check_mode(path: Path) -> Finding:
+    """A key that others can read is no secret."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    return Finding("credentials", mode == 0o600, f"mode {mode:04o}", f"chmod 600 {path}")
+
+
+async def check_health(name: str, address: str) -> Finding:
+    """Ask a service for its own health."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            advice = f"see the log of {name} in the data folder"
+            return Finding(name, False, f"{address}: {error.code().name}", advice)
+    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    return Finding(name, answer.status == health_pb2.HealthCheckResponse.SERVING, status, "wait")
+
+
+async def check_recall(client: Client) -> Finding:
+    """Sign in, embed, search, and read: auth, embeddings, the index and Postgres."""
+    result = await client.recall("doctor", limit=1)
+    detail = f"degraded: {', '.join(result.degraded)}" if result.degraded else "complete"
+    return Finding("recall", not result.degraded, detail, "see the logs of the parts named")
+
+
+async def check_index(client: Client) -> Finding:
+    """How far the index is behind."""
+    memories, pending = await client.index_status()
+    return Finding("index", pending == 0, f"{memories} memories, {pending} pending", "wait for it")
+
+
+async def check_chat(client: Client) -> Finding:
+    """A private message: nothing of it is stored."""
+    _, final = await client.reply("hello", conversation_id="doctor", store=False)
+    detail = f"{final.model} answered in {final.total_s * 1000:.0f} ms"
+    return Finding("chat", not final.degraded, detail, f"degraded: {', '.join(final.degraded)}")
+
+
+ROUNDS: dict[str, Callable[[Client], Awaitable[Finding]]] = {
+    "recall": check_recall,
+    "index": check_index,
+    "chat": check_chat,
+}
+
+
+async def _guarded(
+    part: str, check: Callable[[Client], Awaitable[Finding]], client: Client
+) -> Finding:
+    try:
+        return await check(client)
+    except EchomeshError as error:
+        advice = f"trace {error.trace_id}" if error.trace_id else "is the mesh still up?"
+        return Finding(part, False, str(error), advice)
+
+
+async def check_language_model(mesh: MeshFile) -> Finding:
+    """A local Ollama is reported, never used unasked."""
+    found = await find_ollama()
+    if found is None:
+        return Finding("language model", True, "no local Ollama found; answers are quotations")
+    return Finding("language model", True, f"a local Ollama serves {found}; {how_to_add(found)}")
+
+
+async def find_ollama() -> str | None:
+    """The first model of a local Ollama, if one is running."""
+    try:
+        async with httpx.AsyncClient(timeout=0.5) as http:
+            models = (await http.get(f"{OLLAMA}/api/tags")).json()["models"]
+            return str(models[0]["name"]) if models else None
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return None
+
+
+def how_to_add(model: str) -> str:
+    """The command that answers with a model of a local Ollama."""
+    return f"use it with: echomesh up --openai-url {OLLAMA}/v1 --openai-model {model}"
+
+
+__all__ = ["Finding", "examine", "find_ollama", "how_to_add"]

@@ -1,0 +1,73 @@
+"""`echomesh import`: store a history through the public API and wait until it is indexed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+
+from echomesh import Client, NewMessage
+from services.cli.import_format import Parsed, Rejected, parse
+
+# One call carries this many messages; the API takes at most 500.
+BATCH = 200
+_POLL_S = 0.2
+
+
+@dataclass
+class ImportReport:
+    """What became of the lines."""
+
+    stored: int = 0
+    duplicates: int = 0
+    indexed: int = 0
+    rejected: list[Rejected] = field(default_factory=list)
+
+
+async def import_lines(
+    client: Client,
+    lines: Iterable[bytes],
+    on_progress: Callable[[ImportReport], None],
+) -> ImportReport:
+    """Store every valid line, in order within its conversation."""
+    report = ImportReport()
+    batches: dict[str, list[NewMessage]] = {}
+    for item in parse(lines):
+        if isinstance(item, Rejected):
+            report.rejected.append(item)
+            continue
+        batch = batches.setdefault(item.conversation, [])
+        batch.append(item.message)
+        if len(batch) >= BATCH:
+            await _flush(client, item.conversation, batches, report)
+            on_progress(report)
+    for conversation in list(batches):
+        await _flush(client, conversation, batches, report)
+        on_progress(report)
+    return report
+
+
+async def _flush(
+    client: Client,
+    conversation: str,
+    batches: dict[str, list[NewMessage]],
+    report: ImportReport,
+) -> None:
+    stored, duplicates = await client.import_messages(conversation, batches.pop(conversation))
+    report.stored += stored
+    report.duplicates += duplicates
+
+
+async def wait_indexed(client: Client, timeout_s: float) -> AsyncIterator[tuple[int, int]]:
+    """Yield (memories, pending) until nothing is pending or the time is over."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + timeout_s
+    while True:
+        memories, pending = await client.index_status()
+        yield memories, pending
+        if not pending or loop.time() > ends:
+            return
+        await asyncio.sleep(_POLL_S)
+
+
+__all__ = ["ImportReport", "Parsed", "import_lines", "wait_indexed"]

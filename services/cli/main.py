@@ -1,0 +1,155 @@
+"""The commands. Each says in one line what is wrong and ends with a status that tells."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, TypeVar
+
+import typer
+from rich.console import Console
+
+from echomesh import Client, EchomeshError, __version__
+from services.cli import chat as chat_command
+from services.cli import doctor as doctor_command
+from services.cli.files import DEFAULT_DATA, CommandError, read_credentials, read_mesh
+from services.cli.importer import ImportReport, import_lines, wait_indexed
+from services.cli.settings_view import in_force
+from services.cli.up import UpOptions, run_up
+
+_T = TypeVar("_T")
+# A large history may still be indexing when this is over; recall finds it all the same.
+_INDEX_TIMEOUT_S = 600.0
+# Status when some lines of an import were not valid; the valid ones are stored.
+_SOME_REJECTED = 2
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+Data = Annotated[Path, typer.Option("--data", help="The data folder of the mesh.")]
+
+
+@app.command()
+def up(
+    data: Data = DEFAULT_DATA,
+    port_base: Annotated[int, typer.Option(help="First of the ports to listen on.")] = 7400,
+    sample: Annotated[bool, typer.Option("--sample", help="Play the sample first.")] = False,
+    leave: Annotated[bool, typer.Option("--exit", help="Stop after the sample.")] = False,
+    openai_url: Annotated[str, typer.Option(help="An OpenAI-compatible address.")] = "",
+    openai_model: Annotated[str, typer.Option(help="The model to ask there.")] = "",
+) -> None:
+    """Start the mesh on this machine and keep it up until Ctrl-C."""
+    options = UpOptions(
+        data=data.expanduser(),
+        port_base=port_base,
+        sample=sample,
+        leave=leave,
+        openai_url=openai_url,
+        openai_model=openai_model,
+    )
+    _run(run_up(options))
+
+
+@app.command()
+def chat(
+    data: Data = DEFAULT_DATA,
+    conversation: Annotated[str, typer.Option(help="Which conversation to go on with.")] = "main",
+    speaker: Annotated[str, typer.Option(help="Your name.")] = "",
+) -> None:
+    """Talk with the companion; in a pipe, print the reply alone."""
+
+    async def talk(client: Client) -> None:
+        run = chat_command.run_terminal if sys.stdin.isatty() else chat_command.run_pipe
+        await run(client, conversation, speaker)
+
+    _run(_with_client(data.expanduser(), talk))
+
+
+@app.command("import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="A JSONL file, or - for standard input.")],
+    data: Data = DEFAULT_DATA,
+) -> None:
+    """Store a history: one JSON object a line (docs/import.schema.json)."""
+
+    async def load(client: Client) -> ImportReport:
+        lines: BinaryIO = sys.stdin.buffer if str(file) == "-" else file.open("rb")
+        with lines:
+            report = await import_lines(client, lines, _show_progress)
+        async for memories, pending in wait_indexed(client, _INDEX_TIMEOUT_S):
+            report.indexed = memories - pending
+        return report
+
+    if str(file) != "-" and not file.is_file():
+        _fail(f"{file} is not a file")
+    report = _run(_with_client(data.expanduser(), load))
+    for rejected in report.rejected:
+        print(f"line {rejected.line}: {rejected.reason}", file=sys.stderr)
+    print(
+        f"{report.stored} stored, {report.duplicates} there already, "
+        f"{len(report.rejected)} not valid; {report.indexed} memories indexed"
+    )
+    raise typer.Exit(_SOME_REJECTED if report.rejected else 0)
+
+
+@app.command()
+def doctor(data: Data = DEFAULT_DATA) -> None:
+    """Check every part and say what to do."""
+
+    async def check() -> bool:
+        well = True
+        async for finding in doctor_command.examine(data.expanduser()):
+            well = well and finding.ok
+            mark = "ok  " if finding.ok else "FAIL"
+            advice = f" -> {finding.advice}" if finding.advice and not finding.ok else ""
+            print(f"{mark} {finding.part:15} {finding.detail}{advice}")
+        return well
+
+    raise typer.Exit(0 if _run(check()) else 1)
+
+
+@app.command()
+def config(data: Data = DEFAULT_DATA) -> None:
+    """Show what is in force and where it came from; secrets are masked."""
+    try:
+        for line in in_force(data.expanduser()):
+            print(line)
+    except CommandError as error:
+        _fail(str(error))
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    print(__version__)
+
+
+async def _with_client(data: Path, work: Any) -> Any:
+    mesh, credentials = read_mesh(data), read_credentials(data)
+    async with Client(mesh.address, api_key=credentials.api_key) as client:
+        return await work(client)
+
+
+def _run(work: Coroutine[Any, Any, _T]) -> _T:
+    try:
+        return asyncio.run(work)
+    except (CommandError, EchomeshError) as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    raise AssertionError("unreachable")
+
+
+def _fail(line: str) -> None:
+    Console(stderr=True, soft_wrap=True).print(f"echomesh: {line}", markup=False, highlight=False)
+    raise typer.Exit(1)
+
+
+def _show_progress(report: ImportReport) -> None:
+    if sys.stderr.isatty():
+        print(f"\r{report.stored + report.duplicates} messages", end="", file=sys.stderr)
+
+
+def main() -> None:
+    """Entry point of the `echomesh` command."""
+    app()

@@ -1,0 +1,51 @@
+"""The sample conversation: a history imported, then asked about, with nothing scripted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.console import Console
+
+from echomesh import Client
+from services.cli.chat import Reply, ask, live_writer
+from services.cli.importer import import_lines, wait_indexed
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+CONVERSATION = "sample-tour"
+_INDEX_TIMEOUT_S = 120.0
+
+
+async def play(client: Client, console: Console, speaker: str = "Maya") -> None:
+    """Import the history (once) and ask the questions of `examples/questions.jsonl`."""
+    await load_history(client, console)
+    for line in (EXAMPLES / "questions.jsonl").read_text().splitlines():
+        question = json.loads(line)
+        console.print(f"\n[bold]{speaker}>[/bold] {question['text']}", highlight=False)
+        reply = await ask(client, question["text"], CONVERSATION, speaker, live_writer(console))
+        console.print(f"\n[dim]{facts(reply)}[/dim]", highlight=False)
+
+
+async def load_history(client: Client, console: Console) -> None:
+    """Import the sample and wait until it is indexed."""
+    with (EXAMPLES / "history.jsonl").open("rb") as lines:
+        report = await import_lines(client, lines, lambda _: None)
+    console.print(
+        f"Sample history: {report.stored} messages stored, {report.duplicates} there already",
+        highlight=False,
+    )
+    async for _memories, pending in wait_indexed(client, _INDEX_TIMEOUT_S):
+        if pending:
+            console.print(f"  indexing, {pending} to go ...", style="dim", highlight=False)
+
+
+def facts(reply: Reply) -> str:
+    """Tier, model, memories, times and trace of a reply, in one line."""
+    final = reply.final
+    if final is None:
+        return "no final frame"
+    return (
+        f"  {final.tier} · {final.model} · {len(reply.used())} memories · "
+        f"first text {final.first_text_s * 1000:.0f} ms, total {final.total_s * 1000:.0f} ms · "
+        f"trace {reply.trace_id}"
+    )

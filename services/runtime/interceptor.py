@@ -1,0 +1,248 @@
+"""What surrounds every call on a server, once for all four kinds of method.
+
+From the outside in: span and metrics, error mapping, deadline, identity and policy, admission,
+validation, then the handler. Responses of streams go out by `context.write`, not by yielding:
+a cancelled call then unwinds its handler at once and in the right context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing
+from typing import Any
+
+import grpc
+from opentelemetry import propagate, trace
+
+from services.runtime import metrics
+from services.runtime.authenticate import Authenticator
+from services.runtime.deadline import deadline_scope
+from services.runtime.errors import AppError, Reason
+from services.runtime.identity import acting_as
+from services.runtime.logs import get_logger
+from services.runtime.policy import Rule, rule_for
+from services.runtime.status import CODES, DETAILS_KEY, to_status
+from services.runtime.validation import MALFORMED, checked
+
+# For calls that come without a deadline, and the most that one may ask for.
+DEFAULT_DEADLINE_S = 60.0
+MAX_DEADLINE_S = 600.0
+# Health answers whatever the load; it must not be shed with the rest.
+_HEALTH = "/grpc.health.v1.Health/"
+_TRACER = trace.get_tracer("echomesh.server")
+_LATENCY = metrics.histogram(
+    "echomesh_rpc_server_seconds", "Time to answer a call.", ("method", "code")
+)
+_IN_FLIGHT = metrics.gauge("echomesh_rpc_server_in_flight", "Calls being answered.")
+
+Handler = Callable[[Any, Any], Any]
+Body = Callable[[], Awaitable[Any]]
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every method of a listener."""
+
+    def __init__(
+        self, authenticator: Authenticator, max_in_flight: int, *, debug: bool = False
+    ) -> None:
+        self._authenticator = authenticator
+        self._max_in_flight = max_in_flight
+        self._debug = debug
+        self._in_flight = 0
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Find the method's handler and wrap it; an unknown method stays UNIMPLEMENTED."""
+        path = handler_call_details.method
+        if path not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return handler
+            self._wrapped[path] = self._wrap(path, handler)
+        return self._wrapped[path]
+
+    def _wrap(
+        self, path: str, handler: grpc.RpcMethodHandler[Any, Any]
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        rule = rule_for(path, debug=self._debug)
+        make, behavior = _kind(handler)
+
+        async def unary_response(request: Any, context: Any) -> Any:
+            return await self._run(
+                path, rule, context, lambda: _once(behavior, _incoming(request), context)
+            )
+
+        async def stream_response(request: Any, context: Any) -> None:
+            await self._run(
+                path, rule, context, lambda: _write_all(behavior, _incoming(request), context)
+            )
+
+        return make(  # type: ignore[no-any-return]
+            stream_response if handler.response_streaming else unary_response,
+            request_deserializer=_safe(handler.request_deserializer),
+            response_serializer=handler.response_serializer,
+        )
+
+    async def _run(self, path: str, rule: Rule, context: Any, body: Body) -> Any:
+        metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+        parent = propagate.extract(metadata)
+        started = time.monotonic()
+        with _TRACER.start_as_current_span(
+            path.lstrip("/"),
+            context=parent,
+            kind=trace.SpanKind.SERVER,
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span:
+            outcome = _Outcome(path, span, started)
+            try:
+                answer = await self._inside(path, rule, context, metadata, body)
+            except asyncio.CancelledError:
+                outcome.cancelled(context.time_remaining())
+                raise
+            except Exception as error:
+                await outcome.abort(context, error)
+            else:
+                outcome.done(grpc.StatusCode.OK)
+                return answer
+
+    async def _inside(
+        self, path: str, rule: Rule, context: Any, metadata: dict[str, str], body: Body
+    ) -> Any:
+        asked_s = context.time_remaining()
+        allowed_s = DEFAULT_DEADLINE_S if asked_s is None else min(asked_s, MAX_DEADLINE_S)
+        subject = await self._authenticator.authenticate(rule, metadata)
+        async with AsyncExitStack() as stack:
+            stack.enter_context(deadline_scope(allowed_s))
+            stack.enter_context(acting_as(subject.identity, subject.token))
+            if not path.startswith(_HEALTH):
+                stack.callback(self._admit())
+            async with asyncio.timeout(allowed_s):
+                return await body()
+
+    def _admit(self) -> Callable[[], None]:
+        if self._in_flight >= self._max_in_flight:
+            raise AppError(
+                Reason.OVERLOADED,
+                "too many calls at once; try again later",
+                metadata={"queue": "calls"},
+                retry_after_s=1.0,
+            )
+        self._in_flight += 1
+        _IN_FLIGHT.set(self._in_flight)
+
+        def leave() -> None:
+            self._in_flight -= 1
+            _IN_FLIGHT.set(self._in_flight)
+
+        return leave
+
+
+class _Outcome:
+    """Records how a call ended: on its span, in the metrics, and to the client."""
+
+    def __init__(self, path: str, span: trace.Span, started: float) -> None:
+        self._path = path
+        self._span = span
+        self._started = started
+
+    def done(self, code: grpc.StatusCode) -> None:
+        """Record the code."""
+        self._span.set_attribute("rpc.system", "grpc")
+        self._span.set_attribute("rpc.grpc.status_code", code.value[0])
+        if code is not grpc.StatusCode.OK:
+            self._span.set_status(trace.StatusCode.ERROR, code.name)
+        elapsed = time.monotonic() - self._started
+        _LATENCY.labels(self._path, code.name).observe(elapsed)
+
+    def cancelled(self, remaining_s: float | None) -> None:
+        """The client went away, or its deadline passed first."""
+        late = remaining_s is not None and remaining_s <= 0
+        self.done(grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED)
+
+    async def abort(self, context: Any, error: Exception) -> None:
+        """Send the status of an error; never an unexpected error's own text."""
+        if isinstance(error, grpc.aio.AbortError):
+            self.done(context.code() or grpc.StatusCode.UNKNOWN)
+            raise error
+        known = _known(error)
+        if known.reason is Reason.INTERNAL:
+            get_logger().error("rpc_failed", method=self._path, exc_info=error)
+        self.done(CODES[known.reason])
+        code, status = to_status(known, trace_id(self._span))
+        details = ((DETAILS_KEY, status.SerializeToString()),)
+        await context.abort(code, known.message, trailing_metadata=details)
+
+
+def trace_id(span: trace.Span | None = None) -> str:
+    """The trace id of a span (unset: the current one) as 32 hexadecimal digits."""
+    context = (span or trace.get_current_span()).get_span_context()
+    return format(context.trace_id, "032x")
+
+
+def _known(error: Exception) -> AppError:
+    if isinstance(error, AppError):
+        return error
+    if isinstance(error, TimeoutError):
+        return AppError(Reason.DEADLINE_EXCEEDED, "the deadline has passed")
+    return AppError(Reason.INTERNAL, "internal error")
+
+
+def _kind(handler: grpc.RpcMethodHandler[Any, Any]) -> tuple[Any, Handler]:
+    """The constructor of a handler's kind, and its behaviour."""
+    kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
+        (False, False): (grpc.unary_unary_rpc_method_handler, handler.unary_unary),
+        (False, True): (grpc.unary_stream_rpc_method_handler, handler.unary_stream),
+        (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
+        (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
+    }
+    return kinds[bool(handler.request_streaming), bool(handler.response_streaming)]
+
+
+def _safe(deserialize: Any) -> Any:
+    """A deserializer that never raises: gRPC would send the exception's text to the client."""
+
+    def safely(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except Exception:
+            return MALFORMED
+
+    return safely
+
+
+def _incoming(request: Any) -> Any:
+    """The request, or the stream of requests, each checked against the rules of its proto."""
+    return _each(request) if isinstance(request, AsyncIterator) else checked(request)
+
+
+async def _each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield checked(request)
+
+
+async def _once(behavior: Handler, request: Any, context: Any) -> Any:
+    return await behavior(request, context)
+
+
+async def _write_all(behavior: Handler, request: Any, context: Any) -> None:
+    result = behavior(request, context)
+    if not inspect.isasyncgen(result):
+        # A handler that writes by itself, as gRPC's own health service does.
+        await result
+        return
+    async with aclosing(result) as responses:
+        async for response in responses:
+            await context.write(response)
+
+
+__all__ = ["CallInterceptor", "trace_id"]

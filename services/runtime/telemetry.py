@@ -1,0 +1,145 @@
+"""Traces: spans always have ids (errors and logs quote them); they leave only to a set collector.
+
+The exporter works on a thread behind a bounded queue. A collector that is away or slow costs
+spans, which are counted, and never time: neither in a request nor when the process stops.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Sequence
+from typing import Protocol
+
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from services.runtime.metrics import counter
+from services.runtime.settings import ServiceSettings
+
+TRACER_NAME = "echomesh"
+# About 4 MB of spans: a few seconds at full load on one machine.
+_QUEUE_SPANS = 4096
+# One export message stays well under gRPC's 4 MiB.
+_BATCH_SPANS = 512
+_BATCH_WAIT_S = 0.5
+_EXPORT_TIMEOUT_S = 2.0
+# What is left may still leave when the process stops, but not longer than this.
+_FLUSH_TIMEOUT_S = 1.0
+
+
+class BoundedSpanProcessor(SpanProcessor):
+    """Hands ended spans to `exporter` on a daemon thread; what does not fit is counted."""
+
+    def __init__(
+        self,
+        exporter: SpanExporter,
+        *,
+        queue_spans: int = _QUEUE_SPANS,
+        batch_spans: int = _BATCH_SPANS,
+        batch_wait_s: float = _BATCH_WAIT_S,
+    ) -> None:
+        self._exporter = exporter
+        self._queue: queue.Queue[ReadableSpan] = queue.Queue(queue_spans)
+        self._batch_spans = batch_spans
+        self._batch_wait_s = batch_wait_s
+        self._stopping = threading.Event()
+        self._flush = threading.Event()
+        self._dropped = counter("echomesh_spans_dropped_total", "Spans that no collector took.")
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._run, name="span-export", daemon=True)
+        self._thread.start()
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Do nothing: a span counts when it has ended."""
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Queue the span, or drop it when the queue is full."""
+        if span.context is None or not span.context.trace_flags.sampled:
+            return
+        try:
+            self._queue.put_nowait(span)
+        except queue.Full:
+            self._drop(1)
+        if self._queue.qsize() >= self._batch_spans:
+            self._flush.set()
+
+    def force_flush(self, timeout_millis: int = 2000) -> bool:
+        """Ask for an export now and wait until the queue is empty; False: it was not in time."""
+        self._flush.set()
+        waited = threading.Event()
+        for _ in range(max(1, timeout_millis // 10)):
+            if self._queue.unfinished_tasks == 0:
+                return True
+            waited.wait(0.01)
+        return False
+
+    def shutdown(self) -> None:
+        """Export what is left, for at most a second, and let go of the collector."""
+        self._stopping.set()
+        self._flush.set()
+        self._thread.join(_FLUSH_TIMEOUT_S)
+        threading.Thread(target=self._exporter.shutdown, daemon=True).start()
+
+    def _run(self) -> None:
+        while not (self._stopping.is_set() and self._queue.empty()):
+            self._flush.wait(self._batch_wait_s)
+            self._flush.clear()
+            while batch := self._take():
+                self._export(batch)
+                for _ in batch:
+                    self._queue.task_done()
+
+    def _take(self) -> Sequence[ReadableSpan]:
+        batch: list[ReadableSpan] = []
+        try:
+            while len(batch) < self._batch_spans:
+                batch.append(self._queue.get_nowait())
+        except queue.Empty:
+            pass
+        return batch
+
+    def _export(self, batch: Sequence[ReadableSpan]) -> None:
+        try:
+            result = self._exporter.export(batch)
+        except Exception:  # an exporter's defect must not end the thread; the drop is counted
+            result = SpanExportResult.FAILURE
+        if result is not SpanExportResult.SUCCESS:
+            self._drop(len(batch))
+
+    def _drop(self, count: int) -> None:
+        self.dropped += count
+        self._dropped.inc(count)
+
+
+class Telemetry(Protocol):
+    """What `setup_telemetry` returns."""
+
+    def shutdown(self) -> None:
+        """Let the last spans go; takes at most a second."""
+        ...
+
+
+def setup_telemetry(name: str, settings: ServiceSettings) -> Telemetry:
+    """Install the process's tracer provider for service `name`; call once, before the server.
+
+    `trace.get_tracer(TRACER_NAME)` then makes spans that have ids, exported by OTLP over gRPC if
+    `settings.otlp_endpoint` is set (`http://host:4317` or `host:4317`: plain; `https://`: TLS).
+    """
+    provider = TracerProvider(
+        resource=Resource.create({"service.name": name, "service.namespace": "echomesh"}),
+        shutdown_on_exit=False,
+    )
+    if settings.otlp_endpoint:
+        provider.add_span_processor(BoundedSpanProcessor(_exporter(settings.otlp_endpoint)))
+    trace.set_tracer_provider(provider)
+    return provider
+
+
+def _exporter(endpoint: str) -> OTLPSpanExporter:
+    insecure = not endpoint.startswith("https://")
+    return OTLPSpanExporter(endpoint=endpoint, insecure=insecure, timeout=_EXPORT_TIMEOUT_S)

@@ -1,0 +1,246 @@
+"""Checking access tokens, and the short assertions by which services name themselves.
+
+Both are JWTs signed with Ed25519. An access token is checked against auth's published keys,
+which are kept on disk, so that it verifies while auth is away. An assertion is signed with the
+calling service's own key and lasts 60 s; for a job it also names the subject.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from jwt.algorithms import OKPAlgorithm
+
+from services.runtime.cache import BoundedCache
+from services.runtime.clock import Clock
+from services.runtime.errors import AppError, Reason
+from services.runtime.identity import Identity
+from services.runtime.logs import get_logger
+
+ISSUER = "echomesh-auth"
+AUDIENCE = "echomesh"
+ASSERTION_TTL_S = 60
+# A cached assertion is used for this long, which leaves time for the call to arrive.
+_ASSERTION_REUSE_S = 30.0
+_CACHED_TOKENS = 10_000
+# Clocks of two machines may differ by this much.
+_LEEWAY_S = 5
+# An unknown key id asks auth at most this often, so that junk tokens cannot hammer it.
+_MIN_REFRESH_S = 1.0
+# A key that auth publishes is known everywhere after this time.
+_REFRESH_S = 20.0
+
+FetchJwks = Callable[[], Awaitable[str]]
+
+
+class KeySet:
+    """Auth's public keys by key id, kept on disk."""
+
+    def __init__(self, path: Path, fetch: FetchJwks | None, clock: Clock) -> None:
+        self._path = path
+        self._fetch = fetch
+        self._clock = clock
+        self._keys: dict[str, Ed25519PublicKey] = {}
+        self._last_try = float("-inf")
+        self._lock = asyncio.Lock()
+        self._load()
+
+    async def key(self, key_id: str) -> Ed25519PublicKey | None:
+        """The key of an id; an unknown one is looked for at auth."""
+        if key_id not in self._keys:
+            await self.refresh()
+        return self._keys.get(key_id)
+
+    async def refresh(self) -> None:
+        """Ask auth for its keys; failing that, read the file again."""
+        async with self._lock:
+            if self._clock.monotonic() - self._last_try < _MIN_REFRESH_S:
+                return
+            self._last_try = self._clock.monotonic()
+            if self._fetch is None:
+                self._load()
+                return
+            try:
+                text = await self._fetch()
+            except AppError as error:
+                get_logger().warning("jwks_refresh_failed", reason=error.reason)
+                self._load()
+                return
+            self._take(text)
+            self._save(text)
+
+    async def keep_fresh(self) -> None:
+        """Refresh for ever, so that a new key is known before it signs."""
+        while True:
+            await self.refresh()
+            await asyncio.sleep(_REFRESH_S)
+
+    def _load(self) -> None:
+        try:
+            self._take(self._path.read_text())
+        except (OSError, ValueError):
+            # No file yet, or half of one: auth will be asked.
+            return
+
+    def _take(self, text: str) -> None:
+        parsed: dict[str, Any] = json.loads(text)
+        keys = {}
+        for jwk in parsed.get("keys", []):
+            key = OKPAlgorithm.from_jwk(jwk)
+            if isinstance(key, Ed25519PublicKey):
+                keys[str(jwk["kid"])] = key
+        self._keys = keys
+
+    def _save(self, text: str) -> None:
+        draft = self._path.with_name(f".{self._path.name}.{id(self)}")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(text)
+            draft.replace(self._path)
+        except OSError as error:
+            get_logger().warning("jwks_not_saved", error=error.strerror)
+
+
+class TokenValidator:
+    """Turns an access token into the identity it proves."""
+
+    def __init__(self, keys: KeySet, clock: Clock) -> None:
+        self._keys = keys
+        self._clock = clock
+        self._cache: BoundedCache[bytes, Identity] = BoundedCache(
+            max_items=_CACHED_TOKENS, clock=clock
+        )
+
+    async def validate(self, token: str) -> Identity:
+        """The identity of a token; raises AppError TOKEN_INVALID or TOKEN_EXPIRED."""
+        digest = hashlib.sha256(token.encode()).digest()
+        identity = self._cache.get(digest)
+        if identity is None:
+            identity = await self._verify(token)
+            self._cache.put(digest, identity)
+        if identity.expires_at <= self._clock.now().timestamp():
+            raise AppError(Reason.TOKEN_EXPIRED, "the token has expired")
+        return identity
+
+    async def _verify(self, token: str) -> Identity:
+        key = await self._key_of(token)
+        claims = _decode(token, key, AUDIENCE, Reason.TOKEN_INVALID, verify_exp=False)
+        if claims["iss"] != ISSUER:
+            raise AppError(Reason.TOKEN_INVALID, "the token is not valid")
+        return Identity(
+            tenant_id=str(claims["tid"]),
+            user_id=str(claims["sub"]),
+            roles=frozenset(claims.get("roles", ())),
+            expires_at=float(claims["exp"]),
+        )
+
+    async def _key_of(self, token: str) -> Ed25519PublicKey:
+        try:
+            key_id = str(jwt.get_unverified_header(token).get("kid", ""))
+        except jwt.PyJWTError:
+            raise AppError(Reason.TOKEN_INVALID, "the token is not valid") from None
+        key = await self._keys.key(key_id)
+        if key is None:
+            raise AppError(Reason.TOKEN_INVALID, "the token is not valid")
+        return key
+
+
+class AssertionSigner:
+    """Signs who we are for one call to another service."""
+
+    def __init__(self, service: str, key: Ed25519PrivateKey, clock: Clock) -> None:
+        self._service = service
+        self._key = key
+        self._clock = clock
+        self._cache: BoundedCache[tuple[str, str, str], str] = BoundedCache(
+            max_items=1_000, ttl_s=_ASSERTION_REUSE_S, clock=clock
+        )
+
+    def sign(self, audience: str, subject: Identity | None = None) -> str:
+        """An assertion for `audience`; `subject` is named only where it has no token."""
+        who = (subject.tenant_id, subject.user_id) if subject else ("", "")
+        cached = self._cache.get((audience, *who))
+        if cached is None:
+            cached = self._make(audience, subject)
+            self._cache.put((audience, *who), cached)
+        return cached
+
+    def _make(self, audience: str, subject: Identity | None) -> str:
+        now = int(self._clock.now().timestamp())
+        claims: dict[str, Any] = {
+            "iss": self._service,
+            "aud": audience,
+            "iat": now,
+            "exp": now + ASSERTION_TTL_S,
+        }
+        if subject is not None:
+            claims |= {"tid": subject.tenant_id, "sub": subject.user_id}
+        return jwt.encode(claims, self._key, algorithm="EdDSA")
+
+
+class AssertionVerifier:
+    """Checks the assertions that other services send to this one."""
+
+    def __init__(self, service: str, keys: Mapping[str, Ed25519PublicKey], clock: Clock) -> None:
+        self._service = service
+        self._keys = keys
+        self._clock = clock
+        self._cache: BoundedCache[bytes, tuple[Identity, float]] = BoundedCache(
+            max_items=_CACHED_TOKENS, clock=clock
+        )
+
+    def verify(self, assertion: str) -> Identity:
+        """Caller and subject; the subject's ids are empty if it names none.
+
+        Raises AppError CALLER_INVALID.
+        """
+        digest = hashlib.sha256(assertion.encode()).digest()
+        found = self._cache.get(digest)
+        if found is None:
+            found = self._check(assertion)
+            self._cache.put(digest, found)
+        identity, expires_at = found
+        if expires_at + _LEEWAY_S <= self._clock.now().timestamp():
+            raise AppError(Reason.CALLER_INVALID, "the service assertion has expired")
+        return identity
+
+    def _check(self, assertion: str) -> tuple[Identity, float]:
+        try:
+            unverified = jwt.decode(assertion, options={"verify_signature": False})
+            key = self._keys[str(unverified["iss"])]
+        except (jwt.PyJWTError, KeyError):
+            raise AppError(Reason.CALLER_INVALID, "unknown service") from None
+        claims = _decode(assertion, key, self._service, Reason.CALLER_INVALID, verify_exp=False)
+        identity = Identity(
+            tenant_id=str(claims.get("tid", "")),
+            user_id=str(claims.get("sub", "")),
+            caller=str(claims["iss"]),
+        )
+        return identity, float(claims["exp"])
+
+
+def _decode(
+    token: str, key: Ed25519PublicKey, audience: str, reason: Reason, *, verify_exp: bool
+) -> dict[str, Any]:
+    """Verify signature, audience and form. Expiry is checked at each use, by our own clock."""
+    try:
+        return jwt.decode(
+            token,
+            key,
+            algorithms=["EdDSA"],
+            audience=audience,
+            leeway=_LEEWAY_S,
+            options={"require": ["exp", "iss"], "verify_exp": verify_exp, "verify_iat": False},
+        )
+    except jwt.PyJWTError:
+        raise AppError(reason, "the token is not valid") from None

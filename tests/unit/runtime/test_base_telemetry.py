@@ -1,0 +1,121 @@
+"""Traces and metrics never cost a caller time; what is lost is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import urllib.request
+from collections.abc import Sequence
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from services.runtime import metrics
+from services.runtime.telemetry import BoundedSpanProcessor
+
+
+class _Exporter(SpanExporter):
+    """Collects span names; waits at `gate` as a slow collector would."""
+
+    def __init__(self, result: SpanExportResult = SpanExportResult.SUCCESS) -> None:
+        self.names: list[str] = []
+        self.gate = threading.Event()
+        self.entered = threading.Event()
+        self._result = result
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.entered.set()
+        self.gate.wait(10)
+        self.names += [span.name for span in spans]
+        return self._result
+
+
+def _tracer(processor: BoundedSpanProcessor) -> trace.Tracer:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    return provider.get_tracer("t")
+
+
+def test_ended_spans_reach_the_exporter() -> None:
+    """A flush waits until all ended spans were handed over."""
+    exporter = _Exporter()
+    exporter.gate.set()
+    processor = BoundedSpanProcessor(exporter)
+    for number in range(3):
+        _tracer(processor).start_span(f"s{number}").end()
+
+    assert processor.force_flush()
+    processor.shutdown()
+    assert (exporter.names, processor.dropped) == (["s0", "s1", "s2"], 0)
+
+
+def test_a_frozen_collector_drops_spans_and_holds_nobody_up() -> None:
+    """Ending spans and shutting down stay quick while the exporter hangs; drops are counted."""
+    exporter = _Exporter()
+    processor = BoundedSpanProcessor(exporter, queue_spans=4, batch_spans=1)
+    tracer = _tracer(processor)
+    tracer.start_span("stuck").end()
+    assert exporter.entered.wait(5)
+
+    started = time.monotonic()
+    for _ in range(50):
+        tracer.start_span("more").end()
+    processor.shutdown()
+    took_s = time.monotonic() - started
+    exporter.gate.set()
+
+    assert processor.dropped == 46
+    assert took_s < 3
+
+
+def test_a_failing_collector_is_counted() -> None:
+    """Spans that the collector refuses are dropped, not kept for ever."""
+    exporter = _Exporter(SpanExportResult.FAILURE)
+    exporter.gate.set()
+    processor = BoundedSpanProcessor(exporter)
+    _tracer(processor).start_span("s").end()
+
+    assert processor.force_flush()
+    processor.shutdown()
+    assert processor.dropped == 1
+
+
+def test_metrics_are_served_and_made_once() -> None:
+    """Asking for a metric twice gives the same one, and /metrics shows it."""
+    metrics.counter("echomesh_test_things_total", "Things.", ["kind"]).labels("a").inc(2)
+    again = metrics.counter("echomesh_test_things_total", "Things.", ["kind"])
+    server = metrics.start_metrics_server("127.0.0.1:0")
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    server.close()
+    again.labels("a").inc()
+
+    assert 'echomesh_test_things_total{kind="a"} 2.0' in text
+    assert "process_resident_memory_bytes" in text
+
+
+def test_a_metric_keeps_its_type() -> None:
+    """One name is one kind of metric."""
+    metrics.gauge("echomesh_test_level", "Level.")
+
+    with pytest.raises(TypeError, match="another type"):
+        metrics.counter("echomesh_test_level", "Level.")
+
+
+async def test_a_blocked_event_loop_shows_in_the_lag_metric() -> None:
+    """What blocks the loop for 50 ms is seen as about that much lag."""
+    task = asyncio.create_task(metrics.watch_event_loop(0.001))
+    await asyncio.sleep(0)
+    time.sleep(0.05)  # noqa: ASYNC251 - blocking the loop is what the test is about
+    await asyncio.sleep(0.01)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    lag = metrics.histogram(
+        "echomesh_event_loop_lag_seconds", "How late the event loop wakes a task."
+    )
+    total = next(s.value for s in lag.collect()[0].samples if s.name.endswith("_sum"))
+    assert total >= 0.04
