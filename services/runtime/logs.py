@@ -159,9 +159,11 @@ def _configure_structlog(name: str) -> None:
 
 
 def _handlers(settings: ServiceSettings) -> list[logging.Handler]:
-    stream = logging.StreamHandler(sys.stderr)
-    stream.setFormatter(_formatter(pretty=_pretty(settings)))
-    handlers: list[logging.Handler] = [stream]
+    handlers: list[logging.Handler] = []
+    if settings.log_file is None or sys.stderr.isatty():
+        stream = logging.StreamHandler(sys.stderr)
+        stream.setFormatter(_formatter(pretty=_pretty(settings)))
+        handlers.append(stream)
     if settings.log_file is not None:
         file = _CompressedFileHandler(settings.log_file)
         file.setFormatter(_formatter(pretty=False))

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pool import Default as default_pool
+
 from echomesh.common.v1.options_pb2 import (
     ACCESS_ADMIN,
     ACCESS_APP,
@@ -15,9 +18,6 @@ from echomesh.common.v1.options_pb2 import (
     Policy,
     policy,
 )
-from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.descriptor_pool import Default as default_pool
-
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import Identity
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from google.protobuf.descriptor import MethodDescriptor
+
 from echomesh.auth.v1 import admin_pb2, auth_pb2
 from echomesh.common.v1.options_pb2 import Retry, retry
 from echomesh.embeddings.v1 import embeddings_pb2
 from echomesh.memory.v1 import conversation_pb2, memory_pb2
 from echomesh.models.v1 import models_pb2
 from echomesh.routing.v1 import chat_pb2, routing_pb2
-from google.protobuf.descriptor import MethodDescriptor
 
 # gRPC caps attempts at 5 whatever is asked for.
 _MAX_ATTEMPTS = 5

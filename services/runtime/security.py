@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
-
 from services.runtime.channel import ChannelFactory
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.deadline import deadline_scope

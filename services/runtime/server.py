@@ -19,6 +19,7 @@ from services.runtime.errors import AppError, Reason
 from services.runtime.interceptor import CallInterceptor
 from services.runtime.logs import get_logger, setup_logs
 from services.runtime.metrics import start_metrics_server, watch_event_loop
+from services.runtime.process import end_with_parent
 from services.runtime.settings import ServiceSettings
 from services.runtime.telemetry import setup_telemetry
 from services.runtime.tokens import AssertionVerifier, TokenValidator
@@ -143,6 +144,7 @@ async def run_server(name: str, settings: ServiceSettings, build: Build) -> None
 
 def run(name: str, settings: ServiceSettings, build: Build) -> None:
     """The whole life of a service's process, on uvloop."""
+    end_with_parent(grace_s=_DRAIN_S + _GRACE_S)
     try:
         uvloop.run(run_server(name, settings, build))
     except AppError as error:

@@ -1,0 +1,117 @@
+"""What a local mesh looks like: folders, ports, and each service's environment. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.runtime.roles import SERVICES_WITH_SCHEMA, RoleDsns
+from services.runtime.settings import local_address
+
+# In the order of starting: each needs at most those before it to do its work.
+SERVICES = ("auth", "embeddings", "memory", "models", "routing")
+# Client-facing services have a public listener.
+PUBLIC = ("auth", "memory", "routing")
+# Rises when a data folder of an older release can no longer be used as it is.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie in a data folder."""
+
+    data: Path
+
+    @property
+    def lock(self) -> Path:
+        """Held by the running `echomesh up`."""
+        return self.data / "lock"
+
+    @property
+    def format(self) -> Path:
+        """The format's number, so that a newer folder is not opened by older code."""
+        return self.data / "format"
+
+    @property
+    def trust(self) -> Path:
+        """The services' assertion keys."""
+        return self.data / "trust"
+
+    @property
+    def logs(self) -> Path:
+        """One rotated log for each service."""
+        return self.data / "logs"
+
+    @property
+    def postgres(self) -> Path:
+        """The embedded server's folder."""
+        return self.data / "postgres"
+
+    @property
+    def mesh_file(self) -> Path:
+        """By which commands find the running mesh."""
+        return self.data / "mesh.json"
+
+    @property
+    def credentials(self) -> Path:
+        """The first keys, mode 0600."""
+        return self.data / "credentials.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A local mesh before it starts."""
+
+    layout: Layout
+    port_base: int
+    openai_url: str = ""
+    openai_model: str = ""
+    extra: Mapping[str, str] = field(default_factory=dict)
+
+    def address(self, service: str, listener: str) -> str:
+        """host:port of a listener."""
+        return local_address(service, listener, self.port_base)
+
+    def addresses(self) -> list[str]:
+        """Every address that this mesh will listen on."""
+        found = [self.address(s, kind) for s in SERVICES for kind in ("mesh", "metrics")]
+        return found + [self.address(s, "public") for s in PUBLIC]
+
+    def environment(self, service: str, dsns: Mapping[str, RoleDsns]) -> dict[str, str]:
+        """The settings of one service, by the keys its own settings class reads."""
+        own = f"ECHOMESH_{service.upper()}_"
+        values = {
+            f"{own}MESH_ADDRESS": self.address(service, "mesh"),
+            f"{own}METRICS_ADDRESS": self.address(service, "metrics"),
+            f"{own}LOG_FILE": str(self.layout.logs / f"{service}.log"),
+            "ECHOMESH_DATA_DIR": str(self.layout.data),
+            "ECHOMESH_LOG_FORMAT": "json",
+        }
+        if service in PUBLIC:
+            values[f"{own}PUBLIC_ADDRESS"] = self.address(service, "public")
+        for peer in SERVICES:
+            values[f"ECHOMESH_{peer.upper()}_TARGET"] = f"ipv4:{self.address(peer, 'mesh')}"
+        return values | self._database(service, own, dsns) | self._special(service) | self.extra
+
+    def _database(self, service: str, own: str, dsns: Mapping[str, RoleDsns]) -> dict[str, str]:
+        if service not in SERVICES_WITH_SCHEMA or service not in dsns:
+            return {}
+        mine = dsns[service]
+        return {
+            f"{own}DATABASE_URL": mine.app,
+            f"{own}DATABASE_DIRECT_URL": mine.owner,
+            f"{own}JOBS_DATABASE_URL": mine.jobs,
+        }
+
+    def _special(self, service: str) -> dict[str, str]:
+        if service == "routing":
+            return {
+                f"ECHOMESH_ROUTING_{peer.upper()}_PUBLIC": self.address(peer, "public")
+                for peer in PUBLIC
+            }
+        if service == "models" and self.openai_url:
+            upstream = {"url": self.openai_url, "model": self.openai_model}
+            return {"ECHOMESH_MODELS_UPSTREAMS": json.dumps([upstream])}
+        return {}

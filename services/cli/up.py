@@ -1,0 +1,120 @@
+"""`echomesh up`: the whole mesh on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from echomesh import Client
+from services.cli.doctor import find_ollama, how_to_add
+from services.cli.files import read_credentials
+from services.cli.guarded_folder import check_ports, held
+from services.cli.plan import PUBLIC, SERVICES, Layout, Plan
+from services.cli.sample import play
+from services.cli.stack import Stack
+
+
+@dataclass(frozen=True)
+class UpOptions:
+    """The options of `echomesh up`; `leave` stops it once the sample has been played."""
+
+    data: Path
+    port_base: int
+    sample: bool
+    leave: bool
+    openai_url: str
+    openai_model: str
+
+
+async def run_up(options: UpOptions) -> None:
+    """Start, say where everything is, stay, and stop in order; raises CommandError."""
+    console = Console(highlight=False, soft_wrap=True)
+    layout = Layout(options.data.resolve())
+    plan = Plan(layout, options.port_base, options.openai_url, options.openai_model)
+    stopping = asyncio.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
+    with held(layout):
+        check_ports(plan.addresses())
+        started = time.monotonic()
+        console.print(f"Starting the mesh in {layout.data} ...")
+        stack = Stack(plan, lambda line: console.print(f"[yellow]{line}[/yellow]"))
+        if not await _unless(stopping, stack.start()):
+            return
+        try:
+            console.print(f"Up in {time.monotonic() - started:.1f} s")
+            await _unless(stopping, _tell(console, plan, options))
+            if not options.leave:
+                await stopping.wait()
+        finally:
+            console.print("Stopping ...")
+            await stack.stop()
+
+
+async def _unless(stopping: asyncio.Event, work: object) -> bool:
+    """Do the work, but drop it when a stop is asked for; whether it was done."""
+    task = asyncio.ensure_future(work)  # type: ignore[arg-type] # a coroutine
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            return False
+        task.result()
+        return True
+    finally:
+        stop.cancel()
+
+
+async def _tell(console: Console, plan: Plan, options: UpOptions) -> None:
+    show_addresses(console, plan)
+    if options.sample:
+        key = read_credentials(plan.layout.data).api_key
+        async with Client(plan.address("routing", "public"), api_key=key) as client:
+            await play(client, console)
+    await show_next(console, plan, options)
+
+
+def show_addresses(console: Console, plan: Plan) -> None:
+    """Where each service listens, and where the data lies."""
+    for name in SERVICES:
+        public = f"public {plan.address(name, 'public')}  " if name in PUBLIC else ""
+        metrics = f"http://{plan.address(name, 'metrics')}/metrics"
+        console.print(f"  {name:11} {public}mesh {plan.address(name, 'mesh')}  {metrics}")
+    console.print(f"  data        {plan.layout.data}")
+
+
+async def show_next(console: Console, plan: Plan, options: UpOptions) -> None:
+    """What to try now."""
+    data = f" --data {plan.layout.data}"
+    command = Path(sys.argv[0]).name if sys.argv else "echomesh"
+    echomesh = ".venv/bin/echomesh" if command != "echomesh" else str(_shown(sys.argv[0]))
+    console.print("\nTry next:")
+    console.print(f"  {echomesh} chat{data}")
+    console.print(f"  {echomesh} import YOUR_HISTORY.jsonl{data}")
+    console.print(f"  {echomesh} doctor{data}")
+    if not options.openai_url:
+        found = await find_ollama()
+        hint = how_to_add(found) if found else _ANY_ADDRESS
+        console.print(f"Answers are quotations until a language model is added; {hint}")
+    if not options.leave:
+        console.print("Ctrl-C stops everything.")
+
+
+def _shown(program: str) -> Path:
+    """The command as the user can type it here."""
+    path = Path(program)
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+_ANY_ADDRESS = (
+    "any OpenAI-compatible address will do: "
+    "echomesh up --openai-url http://HOST:PORT/v1 --openai-model MODEL"
+)

@@ -1,0 +1,231 @@
+"""Postgres for request handlers and jobs, safe behind PgBouncer in transaction mode.
+
+Every statement runs in an explicit transaction, nothing is prepared across transactions, settings
+are local to one, and nothing waits without a limit. That the database is away is told to callers
+in one way only: `AppError(DEPENDENCY_UNAVAILABLE)`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeAlias
+
+import asyncpg
+from asyncpg.pool import PoolConnectionProxy
+
+from services.runtime.errors import AppError, Reason, unavailable
+
+Connection: TypeAlias = "PoolConnectionProxy[Any]"
+"""A pooled connection inside a transaction."""
+
+COMMAND_TIMEOUT_S = 5.0
+"""Longer than any statement a request needs; the roles' statement_timeout says the same."""
+
+ACQUIRE_TIMEOUT_S = 2.0
+"""A caller waits this long for a free connection before it is told that Postgres is away."""
+
+CONNECT_TIMEOUT_S = 2.0
+
+RELEASE_TIMEOUT_S = 1.0
+"""A frozen server must not hold up the caller that gives a connection back."""
+
+CLOSE_TIMEOUT_S = 5.0
+
+MAX_SIZE = 8
+
+_DEPENDENCY = "postgres"
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.ReadOnlySQLTransactionError,  # the old primary after a failover
+    asyncpg.InternalClientError,  # a connection torn down under a running statement
+)
+
+_BUSY = (
+    asyncpg.QueryCanceledError,  # statement_timeout
+    asyncpg.LockNotAvailableError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+
+_SET_IDENTITY = (
+    "select set_config('app.tenant_id', $1, true), set_config('app.user_id', $2, true)"
+)
+
+
+class Subject(Protocol):
+    """Whose rows a transaction may see; `services.runtime.identity.Identity` is one."""
+
+    @property
+    def tenant_id(self) -> str:
+        """Tenant of the rows."""
+
+    @property
+    def user_id(self) -> str:
+        """User of the rows."""
+
+
+class _PooledConnection(asyncpg.Connection):  # type: ignore[misc, type-arg]  # untyped base
+    def get_reset_query(self) -> str:
+        """Nothing to reset: settings are local, and a pooler may hand us another server."""
+        return ""
+
+
+class Database:
+    """A bounded pool of connections as one role."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        name: str,
+        max_size: int = MAX_SIZE,
+        command_timeout_s: float = COMMAND_TIMEOUT_S,
+    ) -> None:
+        """Describe the pool; no connection is made before the first use.
+
+        Args:
+            dsn: address, with role and password; may lead to PgBouncer.
+            name: shown by the server as `application_name`.
+            max_size: most connections at once.
+            command_timeout_s: limit for one statement.
+
+        """
+        self._dsn = dsn
+        self._name = name
+        self._max_size = max_size
+        self._command_timeout_s = command_timeout_s
+        self._pool: asyncpg.Pool[Any] | None = None
+        self._opening = asyncio.Lock()
+
+    @asynccontextmanager
+    async def transaction(self, *, readonly: bool = False) -> AsyncIterator[Connection]:
+        """One transaction without a tenant: row-level security then shows no user's rows.
+
+        Raises:
+            AppError: DEPENDENCY_UNAVAILABLE when Postgres is away, frozen or overloaded,
+                STORAGE_FULL when its disk is full.
+
+        """
+        with_errors_mapped = _ErrorMap()
+        with with_errors_mapped:
+            pool = await self._opened()
+            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            try:
+                async with connection.transaction(readonly=readonly):
+                    yield connection
+            finally:
+                await asyncio.shield(_release(pool, connection))
+
+    @asynccontextmanager
+    async def tenant(
+        self, subject: Subject, *, readonly: bool = False
+    ) -> AsyncIterator[Connection]:
+        """One transaction that sees the rows of `subject`'s tenant and user only.
+
+        Raises:
+            AppError: as `transaction`.
+
+        """
+        if not subject.tenant_id or not subject.user_id:
+            raise ValueError("a tenant's transaction needs a tenant and a user")
+        async with self.transaction(readonly=readonly) as connection:
+            await connection.execute(_SET_IDENTITY, subject.tenant_id, subject.user_id)
+            yield connection
+
+    async def ping(self) -> bool:
+        """Whether Postgres answers now (for `doctor` and metrics, never for health)."""
+        try:
+            async with self.transaction(readonly=True) as connection:
+                await connection.fetchval("select 1")
+        except AppError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Close the connections, waiting a bounded time for those in use."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            await asyncio.wait_for(pool.close(), CLOSE_TIMEOUT_S)
+        except TimeoutError:
+            pool.terminate()
+
+    async def _opened(self) -> asyncpg.Pool[Any]:
+        async with self._opening:
+            if self._pool is None:
+                self._pool = await asyncpg.create_pool(
+                    self._dsn,
+                    min_size=0,
+                    max_size=self._max_size,
+                    statement_cache_size=0,
+                    command_timeout=self._command_timeout_s,
+                    timeout=CONNECT_TIMEOUT_S,
+                    max_inactive_connection_lifetime=60.0,
+                    connection_class=_PooledConnection,
+                    server_settings={"application_name": self._name},
+                )
+            return self._pool
+
+
+async def connect_direct(dsn: str, *, name: str) -> asyncpg.Connection[Any]:
+    """Open one connection of its own past any pooler, for LISTEN and session locks.
+
+    Raises:
+        AppError: DEPENDENCY_UNAVAILABLE when Postgres is away.
+
+    """
+    with _ErrorMap():
+        return await asyncpg.connect(
+            dsn,
+            timeout=CONNECT_TIMEOUT_S,
+            command_timeout=COMMAND_TIMEOUT_S,
+            statement_cache_size=0,
+            server_settings={"application_name": name},
+        )
+
+
+def mapped_error(error: BaseException) -> AppError | None:
+    """Return what a caller is told about a database error, or None if it is ours to handle."""
+    if isinstance(error, asyncpg.DiskFullError):
+        return AppError(Reason.STORAGE_FULL, "the database's disk is full", retry_after_s=30.0)
+    if isinstance(error, _BUSY):
+        return unavailable(_DEPENDENCY, retry_after_s=0.2)
+    if isinstance(error, _AWAY) or _is_closed_connection(error):
+        return unavailable(_DEPENDENCY, retry_after_s=0.5)
+    return None
+
+
+def _is_closed_connection(error: BaseException) -> bool:
+    return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+
+
+class _ErrorMap:
+    """Turns database errors that pass through it into AppErrors."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None or isinstance(error, AppError):
+            return
+        mapped = mapped_error(error)
+        if mapped is not None:
+            raise mapped from error
+
+
+async def _release(pool: asyncpg.Pool[Any], connection: Connection) -> None:
+    try:
+        await pool.release(connection, timeout=RELEASE_TIMEOUT_S)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()  # its state is unknown; the pool makes a new one

@@ -1,0 +1,178 @@
+"""What the pool and the roles of the embedded server promise."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from services.runtime.embedded import EmbeddedPostgres
+from services.runtime.errors import AppError, Reason
+from services.runtime.migrate import MigrationError, check_schema, migrate_service
+from services.runtime.postgres import Database, mapped_error
+from tests.support.postgres import FreshDatabase
+
+
+@dataclass(frozen=True)
+class Someone:
+    """A subject."""
+
+    tenant_id: str
+    user_id: str
+
+
+MIGRATION = """-- compatible-from: 1
+create table notes (tenant_id text not null, user_id text not null, text text not null);
+alter table notes enable row level security;
+alter table notes force row level security;
+create policy own on notes to memory_app using (
+    tenant_id = nullif(current_setting('app.tenant_id', true), '')
+    and user_id = nullif(current_setting('app.user_id', true), ''));
+create policy all_rows on notes to memory_owner using (true);
+"""
+
+
+@contextlib.asynccontextmanager
+async def opened(dsn: str, **options: float) -> AsyncIterator[Database]:
+    """A database that is closed in the end."""
+    database = Database(dsn, name="test", **options)  # type: ignore[arg-type]
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@pytest.fixture
+def migrations(tmp_path: Path) -> Path:
+    """A folder with one migration."""
+    (tmp_path / "0001_notes.sql").write_text(MIGRATION)
+    return tmp_path
+
+
+async def test_a_user_sees_own_rows_only(fresh_database: FreshDatabase, migrations: Path) -> None:
+    """Row-level security follows `tenant`, and without one no row shows."""
+    made = await fresh_database("memory", migrate=False)
+    await migrate_service("memory", made.owner("memory"), migrations)
+    async with opened(made.app("memory")) as db:
+        for user in ("ann", "bob"):
+            async with db.tenant(Someone("t1", user)) as connection:
+                await connection.execute("insert into notes values ('t1', $1, 'x')", user)
+        async with db.tenant(Someone("t1", "ann"), readonly=True) as connection:
+            assert [row["user_id"] for row in await connection.fetch("table notes")] == ["ann"]
+        async with db.transaction() as connection:
+            assert await connection.fetch("table notes") == []
+
+
+async def test_roles_have_rights_in_their_own_schema_only(fresh_database: FreshDatabase) -> None:
+    """Another service's tables are out of reach, even for reading."""
+    made = await fresh_database("memory", "auth", migrate=False)
+    owner = await asyncpg.connect(made.owner("auth"))
+    await owner.execute("create table secrets (x int)")
+    await owner.close()
+    async with opened(made.app("memory")) as db:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with db.transaction() as connection:
+                await connection.execute("select * from auth.secrets")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            async with db.transaction() as connection:
+                await connection.execute("create table memory.mine (x int)")
+
+
+async def test_app_roles_never_wait_longer_than_five_seconds(fresh_database: FreshDatabase) -> None:
+    """The limits hold for the role itself, whatever the client asks for."""
+    made = await fresh_database("memory", migrate=False)
+    async with opened(made.app("memory")) as db, db.transaction() as connection:
+        for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
+            value = await connection.fetchval("select setting::int from pg_settings where name=$1", name)
+            assert 0 < value <= 5_000
+
+
+async def test_a_database_that_is_away_is_unavailable(tmp_path: Path) -> None:
+    """Nobody listening is told as DEPENDENCY_UNAVAILABLE with a time to try again."""
+    async with opened(f"postgresql://a:b@/x?host={tmp_path}&port=1") as db:
+        with pytest.raises(AppError) as failure:
+            async with db.transaction():
+                pass
+        assert failure.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+        assert failure.value.retry_after_s
+        assert not await db.ping()
+
+
+def test_a_programming_error_is_not_taken_for_an_outage() -> None:
+    """Only what a second try may cure becomes UNAVAILABLE."""
+    assert mapped_error(asyncpg.UndefinedTableError("x")) is None
+    assert mapped_error(asyncpg.InterfaceError("another operation is in progress")) is None
+    full = mapped_error(asyncpg.DiskFullError("x"))
+    assert full is not None
+    assert full.reason is Reason.STORAGE_FULL
+
+
+async def test_migrations_run_once_and_may_not_change(
+    fresh_database: FreshDatabase, migrations: Path
+) -> None:
+    """A second run applies nothing, two at once apply each file once, an edit is refused."""
+    made = await fresh_database("memory", migrate=False)
+    owner = made.owner("memory")
+    both = await asyncio.gather(*(migrate_service("memory", owner, migrations) for _ in range(2)))
+    assert sorted(both) == [[], ["0001_notes"]]
+    (migrations / "0001_notes.sql").write_text(MIGRATION + "-- edited")
+    with pytest.raises(MigrationError, match="was changed after it was applied"):
+        await migrate_service("memory", owner, migrations)
+
+
+async def test_only_an_incompatible_schema_is_refused(
+    fresh_database: FreshDatabase, migrations: Path
+) -> None:
+    """The previous release works on an expanded schema and refuses a contracted one."""
+    made = await fresh_database("memory", migrate=False)
+    owner, app = made.owner("memory"), made.app("memory")
+    old = migrations / "old"
+    old.mkdir()
+    (old / "0001_notes.sql").write_text(MIGRATION)
+    (migrations / "0002_expand.sql").write_text("-- compatible-from: 1\ncreate table b (x int);")
+    await migrate_service("memory", owner, migrations)
+    await check_schema("memory", app, old)
+    (migrations / "0003_contract.sql").write_text("-- compatible-from: 3\ndrop table b;")
+    await migrate_service("memory", owner, migrations)
+    with pytest.raises(MigrationError, match="needs a newer release"):
+        await check_schema("memory", app, old)
+    await check_schema("memory", app, migrations)
+
+
+async def test_kill_9_of_the_server_loses_no_acknowledged_row(tmp_path: Path) -> None:
+    """What was committed before a crash is there after the restart."""
+    server = EmbeddedPostgres(tmp_path / "postgres")
+    await server.start()
+    connection = await asyncpg.connect(server.admin_dsn)
+    await connection.execute("create table t (x int)")
+    acknowledged = 0
+    for number in range(200):
+        await connection.execute("insert into t values ($1)", number)
+        acknowledged += 1
+    os.kill(server.postmaster_pid, signal.SIGKILL)
+    await server.wait()
+    connection.terminate()
+    await server.start()
+    connection = await asyncpg.connect(server.admin_dsn)
+    assert await connection.fetchval("select count(*) from t") == acknowledged
+    await connection.close()
+    await server.stop()
+
+
+async def test_a_frozen_server_is_noticed_and_replaced(tmp_path: Path) -> None:
+    """A stopped postmaster does not answer; kill and start bring it back."""
+    server = EmbeddedPostgres(tmp_path / "postgres")
+    await server.start()
+    os.kill(server.postmaster_pid, signal.SIGSTOP)
+    assert not await server.answers(timeout_s=0.3)
+    await server.kill()
+    await server.start()
+    assert await server.answers(timeout_s=5)
+    await server.stop()

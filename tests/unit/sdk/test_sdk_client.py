@@ -1,0 +1,194 @@
+"""What the SDK does for its user: tokens, retries, deadlines, typed frames, a sync face."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import pytest
+
+import echomesh
+from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
+from echomesh.memory.v1 import memory_pb2, memory_pb2_grpc
+from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc, routing_pb2, routing_pb2_grpc
+
+
+@dataclass
+class FakeMesh(
+    auth_pb2_grpc.AuthServiceServicer,
+    memory_pb2_grpc.MemoryServiceServicer,
+    chat_pb2_grpc.ChatServiceServicer,
+    routing_pb2_grpc.MeshServiceServicer,
+):
+    """Every client-facing service in one server, with failures on demand."""
+
+    address: str = ""
+    unavailable: int = 0
+    cut_streams: int = 0
+    sign_ins: int = 0
+    tokens_seen: list[str] = field(default_factory=list)
+    chat_ids: list[str] = field(default_factory=list)
+    cancelled: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def GetEndpoints(self, request: Any, context: Any) -> Any:  # noqa: N802
+        names = ["auth.v1.AuthService", "memory.v1.MemoryService", "routing.v1.ChatService"]
+        return routing_pb2.GetEndpointsResponse(
+            endpoints=[
+                routing_pb2.Endpoint(service=f"echomesh.{n}", address=self.address) for n in names
+            ]
+        )
+
+    def _tokens(self, name: str) -> auth_pb2.Tokens:
+        tokens = auth_pb2.Tokens(access_token=f"{name}-{self.sign_ins}", refresh_token="r")
+        tokens.access_expires_at.FromSeconds(int(time.time()) + 600)
+        return tokens
+
+    async def ExchangeApiKey(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.sign_ins += 1
+        return auth_pb2.ExchangeApiKeyResponse(tokens=self._tokens("key"))
+
+    async def ExchangeToken(self, request: Any, context: Any) -> Any:  # noqa: N802
+        tokens = self._tokens(request.external_user_id)
+        return auth_pb2.ExchangeTokenResponse(tokens=tokens, user_id="u")
+
+    async def Recall(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.tokens_seen.append(dict(context.invocation_metadata())["authorization"])
+        if self.unavailable:
+            self.unavailable -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        if request.query == "slow":
+            await asyncio.sleep(30)
+        memory = memory_pb2.Memory(id="m", kind=memory_pb2.MEMORY_KIND_FACT, text=request.query)
+        return memory_pb2.RecallResponse(hits=[memory_pb2.RecallHit(memory=memory, score=1)])
+
+    async def Chat(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
+        self.chat_ids.append(request.request_id)
+        accepted = chat_pb2.Accepted(request_id=request.request_id, assistant_name="Echo")
+        yield chat_pb2.ChatResponse(seq=1, accepted=accepted)
+        yield chat_pb2.ChatResponse(seq=2, text=chat_pb2.TextDelta(text="Hel"))
+        if self.cut_streams:
+            self.cut_streams -= 1
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "replica lost")
+        if request.text == "endless":
+            try:
+                await asyncio.sleep(60)
+            finally:
+                self.cancelled.set()
+        yield chat_pb2.ChatResponse(seq=3, text=chat_pb2.TextDelta(text="lo"))
+        final = chat_pb2.Final(model="m", reply_stored=chat_pb2.STORE_RESULT_STORED)
+        yield chat_pb2.ChatResponse(seq=4, final=final)
+
+
+@pytest.fixture
+async def mesh() -> AsyncIterator[FakeMesh]:
+    fake = FakeMesh()
+    server = grpc.aio.server()
+    auth_pb2_grpc.add_AuthServiceServicer_to_server(fake, server)
+    memory_pb2_grpc.add_MemoryServiceServicer_to_server(fake, server)
+    chat_pb2_grpc.add_ChatServiceServicer_to_server(fake, server)
+    routing_pb2_grpc.add_MeshServiceServicer_to_server(fake, server)
+    fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    yield fake
+    await server.stop(0)
+
+
+@pytest.fixture
+async def client(mesh: FakeMesh) -> AsyncIterator[echomesh.Client]:
+    async with echomesh.Client(mesh.address, api_key="k", timeout_s=5) as made:
+        yield made
+
+
+async def test_it_signs_in_once_and_sends_the_token(
+    client: echomesh.Client, mesh: FakeMesh
+) -> None:
+    results = await asyncio.gather(*(client.recall(f"q{i}") for i in range(5)))
+    assert [r.hits[0].memory.text for r in results] == [f"q{i}" for i in range(5)]
+    assert (mesh.sign_ins, set(mesh.tokens_seen)) == (1, {"Bearer key-1"})
+
+
+async def test_as_user_calls_with_the_end_users_own_token(
+    client: echomesh.Client, mesh: FakeMesh
+) -> None:
+    await client.as_user("alice").recall("q")
+    assert mesh.tokens_seen == ["Bearer alice-1"]
+
+
+async def test_an_idempotent_call_is_tried_again_and_gives_up_with_a_typed_error(
+    client: echomesh.Client, mesh: FakeMesh
+) -> None:
+    mesh.unavailable = 2
+    assert (await client.recall("q")).hits
+    mesh.unavailable = 100
+    with pytest.raises(echomesh.EchomeshError) as failed:
+        await client.recall("q")
+    assert failed.value.code is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_a_lost_replica_is_survived_with_the_same_request_id(
+    client: echomesh.Client, mesh: FakeMesh
+) -> None:
+    mesh.cut_streams = 1
+    frames = [frame async for frame in client.chat("hi")]
+    assert any(isinstance(frame, echomesh.Restart) for frame in frames)
+    assert len(mesh.chat_ids) == 2
+    assert len(set(mesh.chat_ids)) == 1
+    text, final = await client.reply("hi")
+    assert (text, final.reply_stored) == ("Hello", "stored")
+
+
+async def test_leaving_a_chat_early_cancels_it(client: echomesh.Client, mesh: FakeMesh) -> None:
+    frames = client.chat("endless")
+    async for frame in frames:
+        if isinstance(frame, echomesh.Text):
+            break
+    await frames.aclose()  # type: ignore[attr-defined]
+    await asyncio.wait_for(mesh.cancelled.wait(), 5)
+
+
+async def test_a_deadline_is_kept(mesh: FakeMesh) -> None:
+    async with echomesh.Client(mesh.address, api_key="k", timeout_s=0.3) as client:
+        with pytest.raises(echomesh.EchomeshError) as late:
+            await client.recall("slow")
+    assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_the_sync_face_works_in_a_running_loop_and_in_threads(mesh: FakeMesh) -> None:
+    def use() -> tuple[str, int]:
+        with echomesh.SyncClient(mesh.address, api_key="k") as client:
+            text, _ = client.reply("hi")
+            return text, len(list(client.chat("hi")))
+
+    # The fake serves on this very loop, so the blocking client is used from threads.
+    assert await asyncio.gather(*(asyncio.to_thread(use) for _ in range(3))) == [("Hello", 4)] * 3
+
+
+def test_an_unknown_tier_is_refused_before_anything_is_sent() -> None:
+    async def use() -> None:
+        client = echomesh.Client("127.0.0.1:1", api_key="k")
+        with pytest.raises(ValueError, match="tier"):
+            async for _ in client.chat("hi", tier="warp"):
+                pass
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize(
+    ("address", "loopback"),
+    [
+        ("127.0.0.1:7400", True),
+        ("localhost:7400", True),
+        ("[::1]:7400", True),
+        ("ipv4:127.0.0.1:7400", True),
+        ("mesh.example:443", False),
+        ("10.0.0.1:7400", False),
+    ],
+)
+def test_tls_is_left_out_for_this_machine_alone(address: str, loopback: bool) -> None:
+    from echomesh._session import is_loopback
+
+    assert is_loopback(address) is loopback
