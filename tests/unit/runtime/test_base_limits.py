@@ -23,7 +23,7 @@ async def test_more_than_running_and_waiting_is_refused_with_a_retry_hint() -> N
 
     first = asyncio.create_task(body("first"))
     second = asyncio.create_task(body("second"))
-    while gate.waiting == 0:  # noqa: ASYNC110 - a gate has no event to wait on
+    while gate.waiting == 0:
         await asyncio.sleep(0)
     with pytest.raises(AppError) as caught:
         async with gate:
@@ -40,7 +40,7 @@ async def test_a_cancelled_waiter_leaves_no_trace() -> None:
     gate = Gate(1, 1)
     async with gate:
         waiter = asyncio.create_task(gate.__aenter__())
-        while gate.waiting == 0:  # noqa: ASYNC110 - likewise
+        while gate.waiting == 0:
             await asyncio.sleep(0)
         waiter.cancel()
         await asyncio.gather(waiter, return_exceptions=True)

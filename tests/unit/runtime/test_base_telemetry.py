@@ -109,7 +109,7 @@ async def test_a_blocked_event_loop_shows_in_the_lag_metric() -> None:
     """What blocks the loop for 50 ms is seen as about that much lag."""
     task = asyncio.create_task(metrics.watch_event_loop(0.001))
     await asyncio.sleep(0)
-    time.sleep(0.05)  # noqa: ASYNC251 - blocking the loop is what the test is about
+    time.sleep(0.05)
     await asyncio.sleep(0.01)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,124 @@
+"""Starting, stopping, crashing: nothing is lost and nothing is left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+import echomesh
+from echomesh import Client
+from tests.support.mesh import STOP_S, RunningMesh, echomesh as run_echomesh, running_mesh, until
+
+
+def connect(mesh: RunningMesh, timeout_s: float = 20) -> Client:
+    return Client(mesh.file.address, api_key=mesh.credentials.api_key, timeout_s=timeout_s)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    """Whether none of these is still running (a zombie waits for its parent only)."""
+    return not any(
+        p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes if _exists(p)
+    )
+
+
+def _exists(process: psutil.Process) -> bool:
+    try:
+        process.status()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+async def test_ctrl_c_leaves_no_process_and_a_restart_keeps_the_memory(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    with running_mesh(data) as mesh:
+        async with connect(mesh) as client:
+            await client.reply("My favourite colour is teal.", conversation_id="a")
+        children = mesh.children()
+        assert len(children) >= 6
+        assert mesh.stop() == 0
+        assert gone(children)
+        assert not (data / "mesh.json").exists()
+    with running_mesh(data) as mesh:
+        async with connect(mesh) as client:
+            text, _ = await client.reply("What is my favourite colour?", conversation_id="b")
+            assert "teal" in text
+
+
+def test_kill_9_of_up_leaves_no_orphan(tmp_path: Path) -> None:
+    with running_mesh(tmp_path / "data") as mesh:
+        children = mesh.children()
+        mesh.process.kill()
+        mesh.process.wait(5)
+        until(lambda: gone(children), STOP_S, "the end of every child")
+
+
+@pytest.mark.parametrize("name", ["auth", "embeddings", "memory", "models", "routing"])
+async def test_a_killed_service_comes_back_and_what_was_acknowledged_is_there(
+    mesh: RunningMesh, name: str
+) -> None:
+    async with connect(mesh) as client:
+        user = client.as_user(f"killed-{name}")
+        await user.remember(f"The {name} passphrase is heron.")
+        victim = mesh.service(name)
+        victim.kill()
+        until(lambda: gone([victim]), 10, "the end of the victim")
+        until(lambda: _running_again(mesh, name, victim.pid), 30, f"the return of {name}")
+        await _eventually_replies(user, name)
+
+
+async def _eventually_replies(user: Client, name: str) -> None:
+    """The SDK tries again by itself; while a service starts a call may still fail cleanly."""
+    for attempt in range(30):
+        try:
+            text, _ = await user.reply(
+                f"What is the {name} passphrase?", conversation_id=f"c{attempt}"
+            )
+        except echomesh.EchomeshError as error:
+            assert error.code.name in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}, error
+            continue
+        if "heron" in text:
+            return
+    raise AssertionError("the memory did not come back")
+
+
+def _running_again(mesh: RunningMesh, name: str, old_pid: int) -> bool:
+    try:
+        return mesh.service(name).pid != old_pid
+    except (AssertionError, psutil.NoSuchProcess):
+        return False
+
+
+async def test_kill_9_of_postgres_loses_nothing_that_was_acknowledged(mesh: RunningMesh) -> None:
+    async with connect(mesh) as client:
+        user = client.as_user("postgres-killed")
+        kept = [(await user.remember(f"Item {i} lies in drawer {i}.")).id for i in range(20)]
+        pid = int((mesh.data / "postgres/data/postmaster.pid").read_text().split()[0])
+        os.kill(pid, signal.SIGKILL)
+        until(lambda: not psutil.pid_exists(pid), 10, "the end of Postgres")
+
+        async def listed() -> list[str]:
+            return [m.id async for m in user.memories()]
+
+        for _ in range(40):
+            try:
+                found = await listed()
+                break
+            except echomesh.EchomeshError as error:
+                assert error.code.name in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}, error
+        assert sorted(found) == sorted(kept)
+
+
+def test_a_newer_or_broken_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    for text, complaint in (("99\n", "newer release"), ("junk", "is broken")):
+        folder = tmp_path / complaint.replace(" ", "-")
+        folder.mkdir()
+        (folder / "format").write_text(text)
+        done = run_echomesh("up", "--data", str(folder), "--port-base", "51000")
+        assert done.returncode == 1
+        assert complaint in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
