@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from echomesh.common.v1 import options_pb2 as echomesh_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x63homesh/worker/v1/index.proto\x12\x12\x65\x63homesh.worker.v1\x1a echomesh/common/v1/options.proto\"@\n\x0cSparseVector\x12\x18\n\x07indices\x18\x01 \x03(\rR\x07indices\x12\x16\n\x06values\x18\x02 \x03(\x02R\x06values\"\xd9\x03\n\nIndexPoint\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x1b\n\ttenant_id\x18\x03 \x01(\tR\x08tenantId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12\'\n\x0f\x63onversation_id\x18\x05 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x06 \x01(\x03R\x03seq\x12\x18\n\x07speaker\x18\x07 \x01(\tR\x07speaker\x12\x12\n\x04role\x18\x08 \x01(\tR\x04role\x12\x12\n\x04kind\x18\t \x01(\tR\x04kind\x12\x17\n\x07time_us\x18\n \x01(\x03R\x06timeUs\x12H\n\x08metadata\x18\x0b \x03(\x0b\x32,.echomesh.worker.v1.IndexPoint.MetadataEntryR\x08metadata\x12\x14\n\x05\x64\x65nse\x18\x0c \x01(\x0cR\x05\x64\x65nse\x12\x38\n\x06sparse\x18\r \x01(\x0b\x32 .echomesh.worker.v1.SparseVectorR\x06sparse\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xda\x02\n\x0bIndexFilter\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x19\n\x08since_us\x18\x03 \x01(\x03R\x07sinceUs\x12\x19\n\x08until_us\x18\x04 \x01(\x03R\x07untilUs\x12\'\n\x0f\x63onversation_id\x18\x05 \x01(\tR\x0e\x63onversationId\x12\x18\n\x07speaker\x18\x06 \x01(\tR\x07speaker\x12\x14\n\x05kinds\x18\x07 \x03(\tR\x05kinds\x12I\n\x08metadata\x18\x08 \x03(\x0b\x32-.echomesh.worker.v1.IndexFilter.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"G\n\rUpsertRequest\x12\x36\n\x06points\x18\x01 \x03(\x0b\x32\x1e.echomesh.worker.v1.IndexPointR\x06points\"\x10\n\x0eUpsertResponse\"!\n\rDeleteRequest\x12\x10\n\x03ids\x18\x01 \x03(\tR\x03ids\"\x10\n\x0e\x44\x65leteResponse\"\xbb\x01\n\rSearchRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.echomesh.worker.v1.IndexFilterR\x06\x66ilter\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x16\n\x05\x64\x65nse\x18\x03 \x01(\x0cH\x00R\x05\x64\x65nse\x12:\n\x06sparse\x18\x04 \x01(\x0b\x32 .echomesh.worker.v1.SparseVectorH\x00R\x06sparseB\x07\n\x05query\"B\n\x0eSearchResponse\x12\x30\n\x04hits\x18\x01 \x03(\x0b\x32\x1c.echomesh.worker.v1.IndexHitR\x04hits\"J\n\x08IndexHit\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x14\n\x05score\x18\x03 \x01(\x02R\x05score\"@\n\rScrollRequest\x12\x14\n\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x19\n\x08\x61\x66ter_id\x18\x02 \x01(\tR\x07\x61\x66terId\"F\n\x0eScrollResponse\x12\x34\n\x06points\x18\x01 \x03(\x0b\x32\x1c.echomesh.worker.v1.IndexHitR\x06points\"G\n\x0c\x43ountRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.echomesh.worker.v1.IndexFilterR\x06\x66ilter\"%\n\rCountResponse\x12\x14\n\x05\x63ount\x18\x01 \x01(\x03R\x05\x63ount2\x80\x04\n\x12IndexWorkerService\x12\x61\n\x06Upsert\x12!.echomesh.worker.v1.UpsertRequest\x1a\".echomesh.worker.v1.UpsertResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12\x61\n\x06\x44\x65lete\x12!.echomesh.worker.v1.DeleteRequest\x1a\".echomesh.worker.v1.DeleteResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12\x61\n\x06Search\x12!.echomesh.worker.v1.SearchRequest\x1a\".echomesh.worker.v1.SearchResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12\x61\n\x06Scroll\x12!.echomesh.worker.v1.ScrollRequest\x1a\".echomesh.worker.v1.ScrollResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12^\n\x05\x43ount\x12 .echomesh.worker.v1.CountRequest\x1a!.echomesh.worker.v1.CountResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x65\x63homesh/worker/v1/index.proto\x12\x12\x65\x63homesh.worker.v1\x1a echomesh/common/v1/options.proto\"@\n\x0cSparseVector\x12\x18\n\x07indices\x18\x01 \x03(\rR\x07indices\x12\x16\n\x06values\x18\x02 \x03(\x02R\x06values\"\xd9\x03\n\nIndexPoint\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x1b\n\ttenant_id\x18\x03 \x01(\tR\x08tenantId\x12\x17\n\x07user_id\x18\x04 \x01(\tR\x06userId\x12\'\n\x0f\x63onversation_id\x18\x05 \x01(\tR\x0e\x63onversationId\x12\x10\n\x03seq\x18\x06 \x01(\x03R\x03seq\x12\x18\n\x07speaker\x18\x07 \x01(\tR\x07speaker\x12\x12\n\x04role\x18\x08 \x01(\tR\x04role\x12\x12\n\x04kind\x18\t \x01(\tR\x04kind\x12\x17\n\x07time_us\x18\n \x01(\x03R\x06timeUs\x12H\n\x08metadata\x18\x0b \x03(\x0b\x32,.echomesh.worker.v1.IndexPoint.MetadataEntryR\x08metadata\x12\x14\n\x05\x64\x65nse\x18\x0c \x01(\x0cR\x05\x64\x65nse\x12\x38\n\x06sparse\x18\r \x01(\x0b\x32 .echomesh.worker.v1.SparseVectorR\x06sparse\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\xa8\x03\n\x0bIndexFilter\x12\x1b\n\ttenant_id\x18\x01 \x01(\tR\x08tenantId\x12\x17\n\x07user_id\x18\x02 \x01(\tR\x06userId\x12\x1e\n\x08since_us\x18\x03 \x01(\x03H\x00R\x07sinceUs\x88\x01\x01\x12\x1e\n\x08until_us\x18\x04 \x01(\x03H\x01R\x07untilUs\x88\x01\x01\x12,\n\x0f\x63onversation_id\x18\x05 \x01(\tH\x02R\x0e\x63onversationId\x88\x01\x01\x12\x1d\n\x07speaker\x18\x06 \x01(\tH\x03R\x07speaker\x88\x01\x01\x12\x14\n\x05kinds\x18\x07 \x03(\tR\x05kinds\x12I\n\x08metadata\x18\x08 \x03(\x0b\x32-.echomesh.worker.v1.IndexFilter.MetadataEntryR\x08metadata\x1a;\n\rMetadataEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0b\n\t_since_usB\x0b\n\t_until_usB\x12\n\x10_conversation_idB\n\n\x08_speaker\"G\n\rUpsertRequest\x12\x36\n\x06points\x18\x01 \x03(\x0b\x32\x1e.echomesh.worker.v1.IndexPointR\x06points\"\x10\n\x0eUpsertResponse\"W\n\rDeleteRequest\x12\x10\n\x03ids\x18\x01 \x03(\tR\x03ids\x12\x1b\n\ttenant_id\x18\x02 \x01(\tR\x08tenantId\x12\x17\n\x07user_id\x18\x03 \x01(\tR\x06userId\"\x10\n\x0e\x44\x65leteResponse\"\xbb\x01\n\rSearchRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.echomesh.worker.v1.IndexFilterR\x06\x66ilter\x12\x14\n\x05limit\x18\x02 \x01(\x05R\x05limit\x12\x16\n\x05\x64\x65nse\x18\x03 \x01(\x0cH\x00R\x05\x64\x65nse\x12:\n\x06sparse\x18\x04 \x01(\x0b\x32 .echomesh.worker.v1.SparseVectorH\x00R\x06sparseB\x07\n\x05query\"B\n\x0eSearchResponse\x12\x30\n\x04hits\x18\x01 \x03(\x0b\x32\x1c.echomesh.worker.v1.IndexHitR\x04hits\"J\n\x08IndexHit\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n\x07version\x18\x02 \x01(\x03R\x07version\x12\x14\n\x05score\x18\x03 \x01(\x02R\x05score\"y\n\rScrollRequest\x12\x14\n\x05limit\x18\x01 \x01(\x05R\x05limit\x12\x19\n\x08\x61\x66ter_id\x18\x02 \x01(\tR\x07\x61\x66terId\x12\x37\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1f.echomesh.worker.v1.IndexFilterR\x06\x66ilter\"F\n\x0eScrollResponse\x12\x34\n\x06points\x18\x01 \x03(\x0b\x32\x1c.echomesh.worker.v1.IndexHitR\x06points\"G\n\x0c\x43ountRequest\x12\x37\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1f.echomesh.worker.v1.IndexFilterR\x06\x66ilter\"%\n\rCountResponse\x12\x14\n\x05\x63ount\x18\x01 \x01(\x03R\x05\x63ount\"\x16\n\x14GetGenerationRequest\"7\n\x15GetGenerationResponse\x12\x1e\n\ngeneration\x18\x01 \x01(\tR\ngeneration2\xf8\x04\n\x12IndexWorkerService\x12\x61\n\x06Upsert\x12!.echomesh.worker.v1.UpsertRequest\x1a\".echomesh.worker.v1.UpsertResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12\x61\n\x06\x44\x65lete\x12!.echomesh.worker.v1.DeleteRequest\x1a\".echomesh.worker.v1.DeleteResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12\x61\n\x06Search\x12!.echomesh.worker.v1.SearchRequest\x1a\".echomesh.worker.v1.SearchResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12\x61\n\x06Scroll\x12!.echomesh.worker.v1.ScrollRequest\x1a\".echomesh.worker.v1.ScrollResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12^\n\x05\x43ount\x12 .echomesh.worker.v1.CountRequest\x1a!.echomesh.worker.v1.CountResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12v\n\rGetGeneration\x12(.echomesh.worker.v1.GetGenerationRequest\x1a).echomesh.worker.v1.GetGenerationResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,6 +46,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INDEXWORKERSERVICE'].methods_by_name['Scroll']._serialized_options = b'\312\332\030\004\010\005\030\001\322\332\030\004\010\001\020\003'
   _globals['_INDEXWORKERSERVICE'].methods_by_name['Count']._loaded_options = None
   _globals['_INDEXWORKERSERVICE'].methods_by_name['Count']._serialized_options = b'\312\332\030\004\010\005\030\001\322\332\030\004\010\001\020\003'
+  _globals['_INDEXWORKERSERVICE'].methods_by_name['GetGeneration']._loaded_options = None
+  _globals['_INDEXWORKERSERVICE'].methods_by_name['GetGeneration']._serialized_options = b'\312\332\030\004\010\005\030\001\322\332\030\004\010\001\020\003'
   _globals['_SPARSEVECTOR']._serialized_start=88
   _globals['_SPARSEVECTOR']._serialized_end=152
   _globals['_INDEXPOINT']._serialized_start=155
@@ -53,31 +55,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INDEXPOINT_METADATAENTRY']._serialized_start=569
   _globals['_INDEXPOINT_METADATAENTRY']._serialized_end=628
   _globals['_INDEXFILTER']._serialized_start=631
-  _globals['_INDEXFILTER']._serialized_end=977
+  _globals['_INDEXFILTER']._serialized_end=1055
   _globals['_INDEXFILTER_METADATAENTRY']._serialized_start=569
   _globals['_INDEXFILTER_METADATAENTRY']._serialized_end=628
-  _globals['_UPSERTREQUEST']._serialized_start=979
-  _globals['_UPSERTREQUEST']._serialized_end=1050
-  _globals['_UPSERTRESPONSE']._serialized_start=1052
-  _globals['_UPSERTRESPONSE']._serialized_end=1068
-  _globals['_DELETEREQUEST']._serialized_start=1070
-  _globals['_DELETEREQUEST']._serialized_end=1103
-  _globals['_DELETERESPONSE']._serialized_start=1105
-  _globals['_DELETERESPONSE']._serialized_end=1121
-  _globals['_SEARCHREQUEST']._serialized_start=1124
-  _globals['_SEARCHREQUEST']._serialized_end=1311
-  _globals['_SEARCHRESPONSE']._serialized_start=1313
-  _globals['_SEARCHRESPONSE']._serialized_end=1379
-  _globals['_INDEXHIT']._serialized_start=1381
-  _globals['_INDEXHIT']._serialized_end=1455
-  _globals['_SCROLLREQUEST']._serialized_start=1457
-  _globals['_SCROLLREQUEST']._serialized_end=1521
-  _globals['_SCROLLRESPONSE']._serialized_start=1523
-  _globals['_SCROLLRESPONSE']._serialized_end=1593
-  _globals['_COUNTREQUEST']._serialized_start=1595
-  _globals['_COUNTREQUEST']._serialized_end=1666
-  _globals['_COUNTRESPONSE']._serialized_start=1668
-  _globals['_COUNTRESPONSE']._serialized_end=1705
-  _globals['_INDEXWORKERSERVICE']._serialized_start=1708
-  _globals['_INDEXWORKERSERVICE']._serialized_end=2220
+  _globals['_UPSERTREQUEST']._serialized_start=1057
+  _globals['_UPSERTREQUEST']._serialized_end=1128
+  _globals['_UPSERTRESPONSE']._serialized_start=1130
+  _globals['_UPSERTRESPONSE']._serialized_end=1146
+  _globals['_DELETEREQUEST']._serialized_start=1148
+  _globals['_DELETEREQUEST']._serialized_end=1235
+  _globals['_DELETERESPONSE']._serialized_start=1237
+  _globals['_DELETERESPONSE']._serialized_end=1253
+  _globals['_SEARCHREQUEST']._serialized_start=1256
+  _globals['_SEARCHREQUEST']._serialized_end=1443
+  _globals['_SEARCHRESPONSE']._serialized_start=1445
+  _globals['_SEARCHRESPONSE']._serialized_end=1511
+  _globals['_INDEXHIT']._serialized_start=1513
+  _globals['_INDEXHIT']._serialized_end=1587
+  _globals['_SCROLLREQUEST']._serialized_start=1589
+  _globals['_SCROLLREQUEST']._serialized_end=1710
+  _globals['_SCROLLRESPONSE']._serialized_start=1712
+  _globals['_SCROLLRESPONSE']._serialized_end=1782
+  _globals['_COUNTREQUEST']._serialized_start=1784
+  _globals['_COUNTREQUEST']._serialized_end=1855
+  _globals['_COUNTRESPONSE']._serialized_start=1857
+  _globals['_COUNTRESPONSE']._serialized_end=1894
+  _globals['_GETGENERATIONREQUEST']._serialized_start=1896
+  _globals['_GETGENERATIONREQUEST']._serialized_end=1918
+  _globals['_GETGENERATIONRESPONSE']._serialized_start=1920
+  _globals['_GETGENERATIONRESPONSE']._serialized_end=1975
+  _globals['_INDEXWORKERSERVICE']._serialized_start=1978
+  _globals['_INDEXWORKERSERVICE']._serialized_end=2610
 # @@protoc_insertion_point(module_scope)

@@ -59,6 +59,11 @@ class IndexWorkerServiceStub:
                 request_serializer=echomesh_dot_worker_dot_v1_dot_index__pb2.CountRequest.SerializeToString,
                 response_deserializer=echomesh_dot_worker_dot_v1_dot_index__pb2.CountResponse.FromString,
                 _registered_method=True)
+        self.GetGeneration = channel.unary_unary(
+                '/echomesh.worker.v1.IndexWorkerService/GetGeneration',
+                request_serializer=echomesh_dot_worker_dot_v1_dot_index__pb2.GetGenerationRequest.SerializeToString,
+                response_deserializer=echomesh_dot_worker_dot_v1_dot_index__pb2.GetGenerationResponse.FromString,
+                _registered_method=True)
 
 
 class IndexWorkerServiceServicer:
@@ -95,6 +100,13 @@ class IndexWorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetGeneration(self, request, context):
+        """The life of this index: another generation was made anew and is empty.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_IndexWorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -122,6 +134,11 @@ def add_IndexWorkerServiceServicer_to_server(servicer, server):
                     servicer.Count,
                     request_deserializer=echomesh_dot_worker_dot_v1_dot_index__pb2.CountRequest.FromString,
                     response_serializer=echomesh_dot_worker_dot_v1_dot_index__pb2.CountResponse.SerializeToString,
+            ),
+            'GetGeneration': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetGeneration,
+                    request_deserializer=echomesh_dot_worker_dot_v1_dot_index__pb2.GetGenerationRequest.FromString,
+                    response_serializer=echomesh_dot_worker_dot_v1_dot_index__pb2.GetGenerationResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -259,6 +276,33 @@ class IndexWorkerService:
             '/echomesh.worker.v1.IndexWorkerService/Count',
             echomesh_dot_worker_dot_v1_dot_index__pb2.CountRequest.SerializeToString,
             echomesh_dot_worker_dot_v1_dot_index__pb2.CountResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetGeneration(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/echomesh.worker.v1.IndexWorkerService/GetGeneration',
+            echomesh_dot_worker_dot_v1_dot_index__pb2.GetGenerationRequest.SerializeToString,
+            echomesh_dot_worker_dot_v1_dot_index__pb2.GetGenerationResponse.FromString,
             options,
             channel_credentials,
             insecure,

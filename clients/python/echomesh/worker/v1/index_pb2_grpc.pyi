@@ -37,6 +37,8 @@ class IndexWorkerServiceStub:
     Scroll: _grpc.UnaryUnaryMultiCallable[_index_pb2.ScrollRequest, _index_pb2.ScrollResponse]
     """Ids and versions, in id order, for reconciliation."""
     Count: _grpc.UnaryUnaryMultiCallable[_index_pb2.CountRequest, _index_pb2.CountResponse]
+    GetGeneration: _grpc.UnaryUnaryMultiCallable[_index_pb2.GetGenerationRequest, _index_pb2.GetGenerationResponse]
+    """The life of this index: another generation was made anew and is empty."""
 
 @_typing.type_check_only
 class IndexWorkerServiceAsyncStub(IndexWorkerServiceStub):
@@ -47,6 +49,8 @@ class IndexWorkerServiceAsyncStub(IndexWorkerServiceStub):
     Scroll: _aio.UnaryUnaryMultiCallable[_index_pb2.ScrollRequest, _index_pb2.ScrollResponse]  # type: ignore[assignment]
     """Ids and versions, in id order, for reconciliation."""
     Count: _aio.UnaryUnaryMultiCallable[_index_pb2.CountRequest, _index_pb2.CountResponse]  # type: ignore[assignment]
+    GetGeneration: _aio.UnaryUnaryMultiCallable[_index_pb2.GetGenerationRequest, _index_pb2.GetGenerationResponse]  # type: ignore[assignment]
+    """The life of this index: another generation was made anew and is empty."""
 
 class IndexWorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -84,5 +88,13 @@ class IndexWorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _index_pb2.CountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_index_pb2.CountResponse, _abc.Awaitable[_index_pb2.CountResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def GetGeneration(
+        self,
+        request: _index_pb2.GetGenerationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_index_pb2.GetGenerationResponse, _abc.Awaitable[_index_pb2.GetGenerationResponse]]:
+        """The life of this index: another generation was made anew and is empty."""
 
 def add_IndexWorkerServiceServicer_to_server(servicer: IndexWorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
