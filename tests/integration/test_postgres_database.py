@@ -90,7 +90,9 @@ async def test_app_roles_never_wait_longer_than_five_seconds(fresh_database: Fre
     made = await fresh_database("memory", migrate=False)
     async with opened(made.app("memory")) as db, db.transaction() as connection:
         for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"):
-            value = await connection.fetchval("select setting::int from pg_settings where name=$1", name)
+            value = await connection.fetchval(
+                "select setting::int from pg_settings where name=$1", name
+            )
             assert 0 < value <= 5_000
 
 
