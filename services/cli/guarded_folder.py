@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -13,11 +14,14 @@ from services.cli.files import CommandError
 from services.cli.plan import FORMAT, Layout
 from services.runtime.process import private_folder
 
+_POLL_S = 0.1
+
 
 @contextmanager
 def held(layout: Layout) -> Iterator[None]:
     """Hold the folder's lock; raises CommandError in one line if that cannot be."""
     try:
+        _refuse_foreign(layout)
         private_folder(layout.data)
         descriptor = os.open(layout.lock, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
@@ -33,6 +37,14 @@ def held(layout: Layout) -> Iterator[None]:
         raise
     finally:
         os.close(descriptor)
+
+
+def _refuse_foreign(layout: Layout) -> None:
+    """Leave alone a folder that holds something else; its mode would be changed too."""
+    if not layout.data.exists() or layout.format.exists() or layout.lock.exists():
+        return
+    if not layout.data.is_dir() or any(layout.data.iterdir()):
+        raise CommandError(f"{layout.data} holds something else: name a new folder with --data")
 
 
 def _lock(descriptor: int, layout: Layout) -> None:
@@ -58,15 +70,26 @@ def _check_format(layout: Layout) -> None:
         )
 
 
-def check_ports(addresses: Iterable[str]) -> None:
-    """Raise CommandError naming the first port that somebody listens on."""
+def check_ports(addresses: Iterable[str], patience_s: float) -> None:
+    """Raise CommandError naming the first port that somebody still listens on after `patience_s`.
+
+    Services of a killed `echomesh up` end by themselves within seconds, but not at once.
+    """
+    ends = time.monotonic() + patience_s
     for address in addresses:
-        host, _, port = address.rpartition(":")
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, int(port)))
-            except OSError:
-                raise CommandError(
-                    f"port {port} is in use; choose others with --port-base"
-                ) from None
+        while not _is_free(address):
+            if time.monotonic() >= ends:
+                port = address.rpartition(":")[2]
+                raise CommandError(f"port {port} is in use; choose others with --port-base")
+            time.sleep(_POLL_S)
+
+
+def _is_free(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, int(port)))
+        except (OSError, OverflowError):
+            return False
+    return True

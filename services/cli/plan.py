@@ -93,7 +93,12 @@ class Plan:
             values[f"{own}PUBLIC_ADDRESS"] = self.address(service, "public")
         for peer in SERVICES:
             values[f"ECHOMESH_{peer.upper()}_TARGET"] = f"ipv4:{self.address(peer, 'mesh')}"
-        return values | self._database(service, own, dsns) | self._special(service) | self.extra
+        return {
+            **values,
+            **self._database(service, own, dsns),
+            **self._special(service),
+            **self.extra,
+        }
 
     def _database(self, service: str, own: str, dsns: Mapping[str, RoleDsns]) -> dict[str, str]:
         if service not in SERVICES_WITH_SCHEMA or service not in dsns:
@@ -108,7 +113,7 @@ class Plan:
     def _special(self, service: str) -> dict[str, str]:
         if service == "routing":
             return {
-                f"ECHOMESH_ROUTING_{peer.upper()}_PUBLIC": self.address(peer, "public")
+                f"ECHOMESH_ROUTING_{peer.upper()}_ENDPOINT": self.address(peer, "public")
                 for peer in PUBLIC
             }
         if service == "models" and self.openai_url:

@@ -6,6 +6,7 @@ import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from services.cli.files import CommandError, MeshFile
 from services.cli.plan import SERVICES, Layout, Plan
@@ -31,7 +32,7 @@ def settings_class(service: str) -> type[ServiceSettings]:
     for value in vars(module).values():
         own = isinstance(value, type) and value.__module__ == module.__name__
         if own and issubclass(value, ServiceSettings):
-            return value
+            return cast("type[ServiceSettings]", value)
     raise CommandError(f"services.{service}.config defines no settings")
 
 

@@ -8,7 +8,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from services.cli.files import CommandError, MeshFile, write_json
 from services.cli.plan import SERVICES, Plan
 from services.runtime.embedded import EmbeddedPostgres
+from services.runtime.external import ExternalPostgres
 from services.runtime.migrate import MigrationError, migrate_service
 from services.runtime.pgbinaries import PostgresUnavailable
 from services.runtime.process import Child, spawn
@@ -32,8 +33,11 @@ _START_S = 90.0
 _STOP_S = 12.0
 _POLL_S = 0.1
 # Postgres that gives no answer for so long is frozen, and is killed to be started anew.
-_POSTGRES_ANSWER_S = 5.0
-_POSTGRES_CHECK_S = 5.0
+_POSTGRES_ANSWER_S = 4.0
+_POSTGRES_CHECK_S = 2.0
+_POSTGRES_MISSES = 2
+# The setting that names a server of the user's own.
+POSTGRES_URL_KEY = "ECHOMESH_POSTGRES_URL"
 _SERVICES_FOLDER = Path(__file__).resolve().parents[1]
 
 Say = Callable[[str], None]
@@ -61,9 +65,7 @@ class Stack:
     def __init__(self, plan: Plan, say: Say) -> None:
         self._plan = plan
         self._say = say
-        self._postgres = EmbeddedPostgres(
-            plan.layout.postgres, log_file=plan.layout.logs / "postgres.log"
-        )
+        self._postgres = _postgres(plan)
         self._dsns: Mapping[str, RoleDsns] = {}
         self._children: dict[str, Child] = {}
         self._watchers: list[asyncio.Task[None]] = []
@@ -89,10 +91,13 @@ class Stack:
         for watcher in self._watchers:
             watcher.cancel()
         self._plan.layout.mesh_file.unlink(missing_ok=True)
-        for name in reversed(SERVICES):
-            if name in self._children:
-                await self._children[name].stop(grace_s=_STOP_S)
+        await self._stop_services("routing")
+        await self._stop_services(*(name for name in SERVICES if name != "routing"))
         await self._postgres.stop()
+
+    async def _stop_services(self, *names: str) -> None:
+        children = [self._children[name] for name in names if name in self._children]
+        await asyncio.gather(*(child.stop(grace_s=_STOP_S) for child in children))
 
     async def _start_postgres(self) -> None:
         try:
@@ -125,7 +130,8 @@ class Stack:
             raise CommandError(f"auth could not be prepared: {lines[-1]}")
 
     def _environment(self, name: str) -> dict[str, str]:
-        return {**os.environ, **self._plan.environment(name, self._dsns)}
+        inherited = {key: value for key, value in os.environ.items() if key != POSTGRES_URL_KEY}
+        return {**inherited, **self._plan.environment(name, self._dsns)}
 
     def _start_service(self, name: str) -> None:
         # What a process says before its log is open; a new start begins the file anew.
@@ -165,7 +171,6 @@ class Stack:
     def _watch(self) -> None:
         self._watchers = [asyncio.create_task(self._keep_up(name)) for name in SERVICES]
         self._watchers.append(asyncio.create_task(self._keep_postgres_up()))
-        self._watchers.append(asyncio.create_task(self._keep_postgres_answering()))
 
     async def _keep_up(self, name: str) -> None:
         restarts = Restarts()
@@ -183,22 +188,35 @@ class Stack:
     async def _keep_postgres_up(self) -> None:
         restarts = Restarts()
         while not self._stopping:
-            status = await self._postgres.wait()
-            if self._stopping:
-                return
+            why = await self._postgres_end()
             if not restarts.allowed(time.monotonic()):
                 self._say("postgres ends again and again; it stays down: see its log")
                 return
-            self._say(f"postgres ended ({status}); starting it again")
-            with suppress(PostgresUnavailable, TimeoutError):
+            self._say(f"postgres {why}; starting it again")
+            try:
                 await self._postgres.start()
+            except (PostgresUnavailable, TimeoutError) as error:
+                self._say(str(error) or "PostgreSQL did not start in time")
 
-    async def _keep_postgres_answering(self) -> None:
-        while not self._stopping:
-            await asyncio.sleep(_POSTGRES_CHECK_S)
-            if not await self._postgres.answers(_POSTGRES_ANSWER_S):
-                self._say("postgres gives no answer; it is killed to be started anew")
-                await self._postgres.kill()
+    async def _postgres_end(self) -> str:
+        """Wait until Postgres ends or, by two missed answers, counts as frozen; say which."""
+        missed = 0
+        while missed < _POSTGRES_MISSES:
+            try:
+                status = await asyncio.wait_for(self._postgres.wait(), _POSTGRES_CHECK_S)
+                return f"ended ({status})"
+            except TimeoutError:
+                answered = await self._postgres.answers(_POSTGRES_ANSWER_S)
+                missed = 0 if answered else missed + 1
+        await self._postgres.kill()
+        return "gave no answer and was killed"
+
+
+def _postgres(plan: Plan) -> EmbeddedPostgres | ExternalPostgres:
+    url = os.environ.get(POSTGRES_URL_KEY)
+    if url:
+        return ExternalPostgres(url, plan.layout.postgres)
+    return EmbeddedPostgres(plan.layout.postgres, log_file=plan.layout.logs / "postgres.log")
 
 
 async def is_serving(address: str) -> bool:

@@ -6,8 +6,10 @@ import asyncio
 import signal
 import sys
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -18,6 +20,9 @@ from services.cli.guarded_folder import check_ports, held
 from services.cli.plan import PUBLIC, SERVICES, Layout, Plan
 from services.cli.sample import play
 from services.cli.stack import Stack
+
+# Services whose `echomesh up` was killed are gone after this.
+_LEFTOVER_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,8 @@ async def run_up(options: UpOptions) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
     with held(layout):
-        check_ports(plan.addresses())
+        left_behind = layout.mesh_file.exists()
+        check_ports(plan.addresses(), _LEFTOVER_S if left_behind else 0.0)
         started = time.monotonic()
         console.print(f"Starting the mesh in {layout.data} ...")
         stack = Stack(plan, lambda line: console.print(f"[yellow]{line}[/yellow]"))
@@ -57,9 +63,9 @@ async def run_up(options: UpOptions) -> None:
             await stack.stop()
 
 
-async def _unless(stopping: asyncio.Event, work: object) -> bool:
+async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
     """Do the work, but drop it when a stop is asked for; whether it was done."""
-    task = asyncio.ensure_future(work)  # type: ignore[arg-type] # a coroutine
+    task = asyncio.ensure_future(work)
     stop = asyncio.ensure_future(stopping.wait())
     try:
         await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)

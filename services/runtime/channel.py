@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import grpc
@@ -174,7 +174,7 @@ class StreamCall:
         await self._responses.aclose()
         self._client_call.end(grpc.StatusCode.CANCELLED)
 
-    async def _iterate(self) -> Any:
+    async def _iterate(self) -> AsyncGenerator[Any, None]:
         with self._client_call as client_call:
             try:
                 async for response in self._call:

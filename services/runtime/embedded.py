@@ -7,9 +7,9 @@ root. Passwords are SCRAM and lie in a 0600 file beside the data.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping
@@ -27,6 +27,7 @@ from services.runtime.pgbinaries import (
     plan_runner,
     reachable_home,
 )
+from services.runtime.private_files import kept_passwords, write_private
 from services.runtime.process import (
     Child,
     is_alive,
@@ -131,7 +132,7 @@ class EmbeddedPostgres:
         self._data = reachable_home(runner, self._folder) / "data"
         in_place = self._data.parent == self._folder
         self._socket_folder = (socket_folder if in_place else short_folder)(self._folder)
-        self._load_passwords()
+        self._passwords = kept_passwords(self._folder, {SUPERUSER: secrets.token_urlsafe(24)})
         if not (self._data / "PG_VERSION").exists():
             await asyncio.to_thread(self._initialise, runner)
         if runner.uid is not None:
@@ -143,7 +144,6 @@ class EmbeddedPostgres:
         """Shut the server down in order; nothing committed is lost either way."""
         if self._child is not None:
             await self._child.stop(grace_s=STOP_GRACE_S + 5)
-            self._child = None
 
     async def wait(self) -> int:
         """Wait until the running server ends, for whatever reason."""
@@ -155,10 +155,9 @@ class EmbeddedPostgres:
         """Kill a server that no longer answers, with everything it started."""
         if self._child is not None:
             pid = _read_pid(self._data_folder())
-            if pid:
+            if pid and self._child.returncode is None:
                 _send(pid, signal.SIGKILL)
             await self._child.stop(grace_s=2)
-            self._child = None
 
     async def answers(self, timeout_s: float) -> bool:
         """Whether the server takes a new connection and answers on it in time."""
@@ -169,6 +168,8 @@ class EmbeddedPostgres:
                     await connection.fetchval("select 1")
                 finally:
                     connection.terminate()
+        except asyncpg.TooManyConnectionsError:
+            return True  # busy is not frozen
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return True
@@ -178,14 +179,7 @@ class EmbeddedPostgres:
     ) -> Mapping[str, roles.RoleDsns]:
         """Create database, schemas and roles, and return each service's addresses."""
         names = list(services)
-        missing = {
-            name: password
-            for name, password in roles.new_passwords(names).items()
-            if name not in self._passwords
-        }
-        if missing:
-            self._passwords |= missing
-            self._save_passwords()
+        self._passwords = kept_passwords(self._folder, roles.new_passwords(names))
         await roles.provision(self.admin_dsn, names, self._passwords, database)
         return {
             name: roles.role_dsns(self.admin_dsn, name, self._passwords, database) for name in names
@@ -200,33 +194,24 @@ class EmbeddedPostgres:
         version = self._folder / "data" / "PG_VERSION"
         return int(version.read_text().strip()) if version.exists() else None
 
-    def _load_passwords(self) -> None:
-        path = self._folder / "passwords.json"
-        if path.exists():
-            self._passwords = json.loads(path.read_text())
-        else:
-            self._passwords = {SUPERUSER: secrets.token_urlsafe(24)}
-            self._save_passwords()
-
-    def _save_passwords(self) -> None:
-        write_private(self._folder / "passwords.json", json.dumps(self._passwords, indent=1))
-
     def _initialise(self, runner: Runner) -> None:
         data = self._data_folder()
         if runner.uid is not None and data.parent != self._folder:
             data.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        if data.exists():  # an initdb that was cut short left it without a version
-            _move_aside(data)
-        data.mkdir(mode=0o700)
+        staging = data.with_name("data.new")  # an initdb that is cut short leaves nothing else
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir(mode=0o700)
         password_file = data.parent / ".initdb-password"
         write_private(password_file, self._passwords[SUPERUSER])
         try:
             if runner.uid is not None:
-                os.chown(data, runner.uid, -1)
+                os.chown(staging, runner.uid, -1)
                 os.chown(password_file, runner.uid, -1)
-            _run(runner.argv("initdb", *_initdb_arguments(runner.binaries, data, password_file)))
+            arguments = _initdb_arguments(runner.binaries, staging, password_file)
+            _run(runner.argv("initdb", *arguments))
         finally:
             password_file.unlink()
+        staging.rename(data)
 
     async def _end_leftover(self) -> None:
         """End a server that an earlier, killed guard of this very folder left behind."""
@@ -276,17 +261,6 @@ class EmbeddedPostgres:
         return False
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
 def _initdb_arguments(binaries: Binaries, data: Path, password_file: Path) -> list[str]:
     arguments = ["-D", str(data), "-U", SUPERUSER, "-E", "UTF8", "--locale=C"]
     if binaries.major >= 17:  # the first with a locale that is the same on every platform
@@ -307,13 +281,6 @@ def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if "FATAL" in line or "error:" in line]
     return (told or lines or ["it said nothing"])[-1]
-
-
-def _move_aside(folder: Path) -> None:
-    number = 1
-    while (aside := folder.with_name(f"{folder.name}.incomplete-{number}")).exists():
-        number += 1
-    folder.rename(aside)
 
 
 def _read_pid(data: Path) -> int:

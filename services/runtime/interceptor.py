@@ -12,7 +12,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, aclosing
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from opentelemetry import propagate, trace
@@ -40,6 +40,9 @@ _IN_FLIGHT = metrics.gauge("echomesh_rpc_server_in_flight", "Calls being answere
 
 Handler = Callable[[Any, Any], Any]
 Body = Callable[[], Awaitable[Any]]
+Continuation: TypeAlias = (
+    "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]"
+)
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -55,12 +58,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
-        self,
-        continuation: Callable[
-            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]
-        ],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Find the method's handler and wrap it; an unknown method stays UNIMPLEMENTED."""
         path = handler_call_details.method
         if path not in self._wrapped:

@@ -22,7 +22,7 @@ from services.runtime.errors import AppError, Reason
 from services.runtime.identity import Identity
 
 # The role that a policy asks for; ACCESS_USER asks for none.
-_ROLE = {ACCESS_APP: "app", ACCESS_ADMIN: "admin", ACCESS_OPERATOR: "operator"}
+_ROLE: dict[int, str] = {ACCESS_APP: "app", ACCESS_ADMIN: "admin", ACCESS_OPERATOR: "operator"}
 # Protocols of gRPC itself, which carry no option of ours; they hold no user's data.
 _OPEN_SERVICES = frozenset({"grpc.health.v1.Health"})
 _DEBUG_SERVICES = frozenset(

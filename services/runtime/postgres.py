@@ -57,9 +57,7 @@ _BUSY = (
     asyncpg.SerializationError,
 )
 
-_SET_IDENTITY = (
-    "select set_config('app.tenant_id', $1, true), set_config('app.user_id', $2, true)"
-)
+_SET_IDENTITY = "select set_config('app.tenant_id', $1, true), set_config('app.user_id', $2, true)"
 
 
 class Subject(Protocol):
@@ -74,7 +72,7 @@ class Subject(Protocol):
         """User of the rows."""
 
 
-class _PooledConnection(asyncpg.Connection):  # type: ignore[misc, type-arg]  # untyped base
+class _PooledConnection(asyncpg.Connection):
     def get_reset_query(self) -> str:
         """Nothing to reset: settings are local, and a pooler may hand us another server."""
         return ""

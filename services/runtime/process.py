@@ -76,7 +76,10 @@ class Child:
                 loop.call_soon_threadsafe(done.set)
 
         self._on_end(tell)
-        await done.wait()
+        try:
+            await done.wait()
+        finally:
+            self._forget(tell)
         return self._popen.returncode
 
     async def stop(self, *, grace_s: float, signum: int = signal.SIGTERM) -> int:
@@ -100,6 +103,11 @@ class Child:
                 self._callbacks.append(callback)
                 return
         callback()
+
+    def _forget(self, callback: Callable[[], None]) -> None:
+        with self._lock:
+            if callback in self._callbacks:
+                self._callbacks.remove(callback)
 
     def _reap(self) -> None:
         self._popen.wait()

@@ -158,4 +158,4 @@ def _schema_sql(svc: str, database: str) -> str:
         {defaults} execute on functions to {users};
         alter default privileges for role "{svc}_owner"
             revoke execute on functions from public;
-    """
+    """  # noqa: S608 - names of our own services

@@ -131,6 +131,9 @@ class SettingsSource:
                     raise SettingsError(f"unknown setting {place}{_hint(name, known)}")
 
     def _refuse_unknown_key(self, key: str) -> None:
+        # `ECHOMESH_MEMORY_TARGET` is every service's `memory_target`, memory's own too.
+        if _known(key.removeprefix(COMMON_PREFIX), self._common):
+            return
         if self._prefix != COMMON_PREFIX and key.startswith(self._prefix):
             name = key.removeprefix(self._prefix)
             if not _known(name, self._fields):
@@ -141,7 +144,7 @@ class SettingsSource:
             name = key.removeprefix(COMMON_PREFIX)
             hint = _hint(name, self._common, COMMON_PREFIX)
             # Other services' keys stand here too: only what looks like a typing error is refused.
-            if hint and not _known(name, self._common):
+            if hint:
                 raise SettingsError(f"unknown setting {key}{hint}")
 
 

@@ -226,7 +226,7 @@ class WorkerSupervisor:
             # Until it is ready, ask often: callers are waiting.
             await asyncio.sleep(limits.heartbeat_interval_s if self._ready.is_set() else 0.05)
 
-    async def _beat(self, stub: worker_pb2_grpc.WorkerServiceStub) -> bool:
+    async def _beat(self, stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> bool:
         try:
             said = await stub.Heartbeat(
                 worker_pb2.HeartbeatRequest(), timeout=self._limits.heartbeat_timeout_s

@@ -12,6 +12,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 
@@ -26,6 +27,11 @@ STOP_GRACE_S = 2.0
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """A batch of vectors is large, and the socket never leaves the machine."""
+
+
+WorkerContext: TypeAlias = (
+    "grpc.aio.ServicerContext[worker_pb2.HeartbeatRequest, worker_pb2.HeartbeatResponse]"
+)
 
 
 class Progress:
@@ -68,7 +74,7 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         self._progress = progress
 
     async def Heartbeat(  # noqa: N802 - the name in the contract
-        self, request: worker_pb2.HeartbeatRequest, context: grpc.aio.ServicerContext
+        self, request: worker_pb2.HeartbeatRequest, context: WorkerContext
     ) -> worker_pb2.HeartbeatResponse:
         """Say whether work goes on; refuse once it does not."""
         if self._progress.stalled():

@@ -135,3 +135,13 @@ def test_a_process_with_bad_settings_ends_with_one_line(
 
     assert caught.value.code == 78
     assert capsys.readouterr().err == "echomesh: unknown setting ECHOMESH_DEMO_NO_SUCH\n"
+
+
+def test_a_common_key_that_begins_like_a_services_prefix_is_no_unknown_key() -> None:
+    """`ECHOMESH_ROUTING_TARGET` is the common `routing_target`, for routing itself too."""
+
+    class RoutingSettings(ServiceSettings):
+        model_config = SettingsConfigDict(env_prefix="ECHOMESH_ROUTING_")
+
+    loaded = RoutingSettings.load({"ECHOMESH_ROUTING_TARGET": "ipv4:127.0.0.1:1"})
+    assert loaded.routing_target == "ipv4:127.0.0.1:1"

@@ -1,0 +1,1 @@
+"""Who someone is: tenants, users, keys, passwords and tokens."""

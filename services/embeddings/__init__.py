@@ -1,0 +1,1 @@
+"""The embeddings service: text to vectors."""

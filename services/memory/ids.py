@@ -1,0 +1,37 @@
+"""Request ids and body hashes: what makes a write idempotent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from services.runtime.errors import AppError, Reason
+
+
+def appended_id(request_id: str) -> str:
+    """Return the stored request id of an appended message; prefixes keep origins apart."""
+    return f"i:{request_id}"
+
+
+def turn_message_id(request_id: str) -> str:
+    """Return the stored request id of the user's message of a chat turn."""
+    return f"t:{request_id}"
+
+
+def turn_reply_id(request_id: str) -> str:
+    """Return the stored request id of the reply of a chat turn."""
+    return f"r:{request_id}"
+
+
+def body_hash(fields: Mapping[str, object]) -> bytes:
+    """Return the SHA-256 of a request's fields, independent of their order."""
+    return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).digest()
+
+
+def check_same_body(stored: bytes | None, given: bytes) -> None:
+    """Raise REQUEST_ID_REUSED unless a repeated request carries the body it had at first."""
+    if stored != given:
+        raise AppError(
+            Reason.REQUEST_ID_REUSED, "this request_id was used with another request body"
+        )

@@ -1,0 +1,73 @@
+"""Corpus statistics: changed in the storing transaction, read by recall."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from services.memory.corpus import CorpusDelta
+from services.memory.model import CorpusNumbers, Owner
+from services.runtime.postgres import Connection
+
+_ADD_TERMS = """
+INSERT INTO memory.terms AS t (tenant_id, user_id, term, df)
+SELECT $1, $2, x.term, x.change FROM unnest($3::text[], $4::bigint[]) AS x(term, change)
+ORDER BY x.term COLLATE "C"
+ON CONFLICT (tenant_id, user_id, term) DO UPDATE SET df = greatest(0, t.df + excluded.df)"""
+
+_ADD_SPEAKERS = """
+INSERT INTO memory.speakers AS s (tenant_id, user_id, speaker, memories)
+SELECT $1, $2, x.name, x.change FROM unnest($3::text[], $4::bigint[]) AS x(name, change)
+ORDER BY x.name COLLATE "C"
+ON CONFLICT (tenant_id, user_id, speaker)
+DO UPDATE SET memories = greatest(0, s.memories + excluded.memories)"""
+
+_ADD_DOCUMENTS = """
+INSERT INTO memory.corpora AS c (tenant_id, user_id, documents) VALUES ($1, $2, $3)
+ON CONFLICT (tenant_id, user_id)
+DO UPDATE SET documents = greatest(0, c.documents + excluded.documents)"""
+
+_DOCUMENTS = """
+INSERT INTO memory.corpora AS c (tenant_id, user_id, documents) VALUES ($1, $2, $3)
+ON CONFLICT (tenant_id, user_id)
+DO UPDATE SET documents = greatest(0, c.documents + excluded.documents)"""
+
+_NUMBERS = """
+SELECT (SELECT documents FROM memory.corpora WHERE tenant_id = $1 AND user_id = $2) AS documents,
+  ARRAY(SELECT speaker FROM memory.speakers
+    WHERE tenant_id = $1 AND user_id = $2 AND memories > 0
+    ORDER BY memories DESC LIMIT $4) AS speakers,
+  ARRAY(SELECT (term, df)::record FROM memory.terms WHERE false) IS NULL AS unused"""
+
+_DOCUMENTS = "SELECT documents FROM memory.corpora WHERE tenant_id = $1 AND user_id = $2"
+_SPEAKERS = """
+SELECT speaker FROM memory.speakers WHERE tenant_id = $1 AND user_id = $2 AND memories > 0
+ORDER BY memories DESC LIMIT $3"""
+_FREQUENCIES = """
+SELECT term, df FROM memory.terms
+WHERE tenant_id = $1 AND user_id = $2 AND term = ANY($3::text[]) AND df > 0"""
+
+MAX_SPEAKERS = 256
+"""Names looked for in a question: the most talkative ones; a chat has two."""
+
+
+async def apply(conn: Connection, owner: Owner, delta: CorpusDelta) -> None:
+    """Add a write's changes up; terms first, in order, then speakers, then the total."""
+    ids = (owner.tenant_id, owner.user_id)
+    if delta.terms:
+        await conn.execute(_ADD_TERMS, *ids, *delta.sorted_terms())
+    if delta.speakers:
+        await conn.execute(_ADD_SPEAKERS, *ids, *delta.sorted_speakers())
+    await conn.execute(_ADD_DOCUMENTS, *ids, delta.documents)
+
+
+async def numbers(conn: Connection, owner: Owner, terms: Sequence[str]) -> CorpusNumbers:
+    """Return the corpus' size, its speakers and how many memories hold each of ``terms``."""
+    ids = (owner.tenant_id, owner.user_id)
+    documents = await conn.fetchval(_DOCUMENTS, *ids)
+    speakers = await conn.fetch(_SPEAKERS, *ids, MAX_SPEAKERS)
+    frequencies = await conn.fetch(_FREQUENCIES, *ids, list(terms))
+    return CorpusNumbers(
+        documents=documents or 0,
+        document_frequency={row["term"]: row["df"] for row in frequencies},
+        speakers=[row["speaker"] for row in speakers],
+    )

@@ -1,0 +1,218 @@
+"""The store protocols over a database: each method is one transaction as one owner."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from services.memory.model import (
+    Appended,
+    BeginTurn,
+    BegunTurn,
+    CompleteTurn,
+    Conversation,
+    CorpusNumbers,
+    Memory,
+    MemoryChange,
+    Message,
+    NewConversation,
+    NewMemory,
+    NewMessage,
+    Owner,
+    Remembered,
+)
+from services.memory.postgres import (
+    corpora,
+    derived,
+    memories,
+    messages,
+    searching,
+    turns,
+    writing,
+)
+from services.memory.recall import MemoryFilter
+from services.runtime.postgres import Connection, Database
+
+T = TypeVar("T")
+
+WRITE_ATTEMPTS = 3
+"""A write that met a twin of itself is run again, and then finds the twin's rows."""
+
+
+class PostgresStore:
+    """Conversations, memories and recall's reads, with the rights of the app role."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    async def _as(self, owner: Owner, work: Callable[[Connection], Awaitable[T]]) -> T:
+        for _ in range(WRITE_ATTEMPTS - 1):
+            try:
+                async with self._db.tenant(owner) as conn:
+                    return await work(conn)
+            except asyncpg.UniqueViolationError:
+                continue
+        async with self._db.tenant(owner) as conn:
+            return await work(conn)
+
+    async def create_conversation(self, owner: Owner, new: NewConversation) -> Conversation:
+        """See :class:`ConversationStore`."""
+        return await self._as(owner, lambda c: messages.create_conversation(c, owner, new))
+
+    async def get_conversation(self, owner: Owner, conversation_id: str) -> Conversation:
+        """See :class:`ConversationStore`."""
+        return await self._as(owner, lambda c: messages.get_conversation(c, owner, conversation_id))
+
+    async def list_conversations(
+        self,
+        owner: Owner,
+        metadata: Mapping[str, str],
+        after: tuple[datetime, str] | None,
+        limit: int,
+    ) -> list[Conversation]:
+        """See :class:`ConversationStore`."""
+        return await self._as(
+            owner, lambda c: messages.list_conversations(c, owner, metadata, after, limit)
+        )
+
+    async def delete_conversation(self, owner: Owner, conversation_id: str, now: datetime) -> int:
+        """See :class:`ConversationStore`."""
+        return await self._as(
+            owner, lambda c: writing.delete_conversation(c, owner, conversation_id, now)
+        )
+
+    async def append_messages(
+        self, owner: Owner, conversation_id: str, messages: Sequence[NewMessage], now: datetime
+    ) -> Appended:
+        """See :class:`ConversationStore`."""
+        return await self._as(
+            owner, lambda c: writing.append(c, owner, conversation_id, messages, now)
+        )
+
+    async def get_message(self, owner: Owner, message_id: UUID) -> Message:
+        """See :class:`ConversationStore`."""
+        return await self._as(owner, lambda c: messages.get_message(c, owner, message_id))
+
+    async def list_messages(
+        self, owner: Owner, conversation_id: str, after: int | None, limit: int, descending: bool
+    ) -> list[Message]:
+        """See :class:`ConversationStore`."""
+
+        async def work(conn: Connection) -> list[Message]:
+            await messages.get_conversation(conn, owner, conversation_id)
+            return await messages.list_messages(
+                conn, owner, conversation_id, after, limit, descending
+            )
+
+        return await self._as(owner, work)
+
+    async def begin_turn(self, owner: Owner, new: BeginTurn) -> BegunTurn:
+        """See :class:`ConversationStore`."""
+        return await self._as(owner, lambda c: turns.begin(c, owner, new))
+
+    async def complete_turn(self, owner: Owner, new: CompleteTurn) -> Message:
+        """See :class:`ConversationStore`."""
+        return await self._as(owner, lambda c: turns.complete(c, owner, new))
+
+    async def remember(self, owner: Owner, memories: Sequence[NewMemory]) -> list[Memory]:
+        """See :class:`MemoryStore`."""
+        return await self._as(owner, lambda c: writing.remember(c, owner, memories))
+
+    async def get_memory(self, owner: Owner, memory_id: UUID) -> Memory:
+        """See :class:`MemoryStore`."""
+        return await self._as(owner, lambda c: memories.get(c, owner, memory_id))
+
+    async def update_memory(self, owner: Owner, change: MemoryChange) -> Memory:
+        """See :class:`MemoryStore`."""
+        return await self._as(owner, lambda c: memories.update(c, owner, change))
+
+    async def forget_memory(self, owner: Owner, memory_id: UUID, now: datetime) -> None:
+        """See :class:`MemoryStore`."""
+        await self._as(owner, lambda c: memories.forget(c, owner, memory_id, now))
+
+    async def list_memories(
+        self,
+        owner: Owner,
+        narrowed: MemoryFilter,
+        after: tuple[datetime, UUID] | None,
+        limit: int,
+    ) -> list[Memory]:
+        """See :class:`MemoryStore`."""
+        return await self._as(
+            owner, lambda c: memories.list_memories(c, owner, narrowed, after, limit)
+        )
+
+    async def memory_versions(self, owner: Owner, memory_id: UUID) -> list[Memory]:
+        """See :class:`MemoryStore`."""
+        return await self._as(owner, lambda c: memories.versions(c, owner, memory_id))
+
+    async def index_lag(self, owner: Owner) -> tuple[int, int]:
+        """See :class:`MemoryStore`."""
+
+        async def work(conn: Connection) -> tuple[int, int]:
+            numbers = await corpora.numbers(conn, owner, [])
+            return numbers.documents, await searching.count_pending(conn, owner)
+
+        return await self._as(owner, work)
+
+    async def corpus(self, owner: Owner, terms: Sequence[str]) -> CorpusNumbers:
+        """See :class:`RecallStore`."""
+        return await self._as(owner, lambda c: corpora.numbers(c, owner, terms))
+
+    async def candidates(
+        self,
+        owner: Owner,
+        model: str,
+        memory_ids: Sequence[UUID],
+        narrowed: MemoryFilter,
+        pending_limit: int,
+    ) -> tuple[list[Remembered], list[Remembered], list[Remembered]]:
+        """See :class:`RecallStore`."""
+
+        async def work(
+            conn: Connection,
+        ) -> tuple[list[Remembered], list[Remembered], list[Remembered]]:
+            found = await searching.by_id(conn, owner, model, memory_ids)
+            pending = await searching.pending(conn, owner, model, narrowed, pending_limit)
+            after = await searching.at(conn, owner, model, _places_after([*found, *pending]))
+            return found, pending, after
+
+        return await self._as(owner, work)
+
+    async def keyword(
+        self,
+        owner: Owner,
+        weights: Mapping[str, float],
+        narrowed: MemoryFilter,
+        row_cap: int,
+        limit: int,
+    ) -> list[UUID]:
+        """See :class:`RecallStore`."""
+        return await self._as(
+            owner, lambda c: searching.keyword(c, owner, weights, narrowed, row_cap, limit)
+        )
+
+    async def texts_at(
+        self, owner: Owner, places: Sequence[tuple[str, int]]
+    ) -> dict[tuple[str, int], str]:
+        """See :class:`RecallStore`."""
+        return await self._as(owner, lambda c: messages.texts_at(c, owner, places))
+
+    async def queue_repair(self, owner: Owner, memory_ids: Sequence[UUID]) -> None:
+        """See :class:`RecallStore`."""
+        await self._as(owner, lambda c: derived.requeue(c, owner, memory_ids))
+
+
+def _places_after(rows: Sequence[Remembered]) -> list[tuple[str, int]]:
+    """Return the places just after ``rows`` that none of them takes."""
+    taken = {(row.memory.conversation_id, row.memory.seq) for row in rows}
+    places = {
+        (row.memory.conversation_id, row.memory.seq + 1)
+        for row in rows
+        if row.memory.conversation_id is not None and row.memory.seq is not None
+    }
+    return sorted(places - taken)

@@ -1,0 +1,117 @@
+"""The two writes of a chat turn, one transaction each."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from services.memory import turns
+from services.memory.ids import turn_message_id, turn_reply_id
+from services.memory.model import BeginTurn, BegunTurn, CompleteTurn, Message, NewMessage, Owner
+from services.memory.postgres import memories, messages
+from services.memory.remember import episode
+from services.runtime.errors import not_found
+from services.runtime.postgres import Connection
+
+_START = """
+INSERT INTO memory.turns (tenant_id, user_id, request_id, conversation_id, body_sha256, message_id)
+VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING epoch"""
+_LOCK = """
+SELECT conversation_id, body_sha256, message_id, epoch, reply_id FROM memory.turns
+WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3 FOR UPDATE"""
+_TAKE_OVER = """
+UPDATE memory.turns SET epoch = epoch + 1
+WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3 RETURNING epoch"""
+_FINISH = """
+UPDATE memory.turns SET reply_id = $4
+WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3"""
+
+
+async def begin(conn: Connection, owner: Owner, new: BeginTurn) -> BegunTurn:
+    """Store the user's message, or take over or replay the turn that did."""
+    epoch = await conn.fetchval(
+        _START, owner.tenant_id, owner.user_id, new.request_id, new.conversation_id,
+        new.body_sha256, new.message_id,
+    )  # fmt: skip
+    if epoch is None:
+        return await _begin_again(conn, owner, new)
+    await _check_parent(conn, owner, new)
+    message = await _store(conn, owner, new.conversation_id, _message_of(new))
+    recent = await messages.before(conn, owner, message, new.recent_limit)
+    return BegunTurn(message=message, epoch=epoch, reply=None, recent=recent)
+
+
+async def _begin_again(conn: Connection, owner: Owner, new: BeginTurn) -> BegunTurn:
+    turn = await _locked(conn, owner, new.request_id)
+    if turn is None:
+        raise not_found("turn")
+    decision = turns.begin_again(turn, new.body_sha256)
+    message = await messages.get_message(conn, owner, turn.message_id)
+    epoch, reply = turn.epoch, None
+    if decision is turns.Begin.TAKE_OVER:
+        epoch = await conn.fetchval(_TAKE_OVER, owner.tenant_id, owner.user_id, new.request_id)
+    elif turn.reply_id is not None:
+        reply = await messages.get_message(conn, owner, turn.reply_id)
+    recent = await messages.before(conn, owner, message, new.recent_limit)
+    return BegunTurn(message=message, epoch=epoch, reply=reply, recent=recent)
+
+
+async def complete(conn: Connection, owner: Owner, new: CompleteTurn) -> Message:
+    """Store the reply of a turn if its writer still runs it."""
+    turn = await _locked(conn, owner, new.request_id)
+    if turn is None:
+        raise not_found("turn")
+    if turns.complete(turn, new.epoch) is turns.Complete.REPEAT and turn.reply_id is not None:
+        return await messages.get_message(conn, owner, turn.reply_id)
+    reply = await _store(conn, owner, turn.conversation_id, _reply_of(new, turn.message_id))
+    await conn.execute(_FINISH, owner.tenant_id, owner.user_id, new.request_id, reply.message_id)
+    return reply
+
+
+async def _locked(conn: Connection, owner: Owner, request_id: str) -> turns.TurnState | None:
+    row = await conn.fetchrow(_LOCK, owner.tenant_id, owner.user_id, request_id)
+    return None if row is None else turns.TurnState(**row)
+
+
+async def _check_parent(conn: Connection, owner: Owner, new: BeginTurn) -> None:
+    """Raise NOT_FOUND unless the message to branch from is in this conversation."""
+    if new.parent_message_id is None:
+        return
+    parent = await messages.get_message(conn, owner, new.parent_message_id)
+    if parent.conversation_id != new.conversation_id:
+        raise not_found("message")
+
+
+async def _store(conn: Connection, owner: Owner, conversation_id: str, new: NewMessage) -> Message:
+    seq = await messages.reserve_numbers(conn, owner, conversation_id, 1, new.said_at)
+    await messages.insert(conn, owner, conversation_id, seq, [new])
+    if new.text:
+        await memories.insert(conn, owner, [episode(new, conversation_id, seq)])
+    return await messages.get_message(conn, owner, new.message_id)
+
+
+def _message_of(new: BeginTurn) -> NewMessage:
+    return NewMessage(
+        message_id=new.message_id,
+        request_id=turn_message_id(new.request_id),
+        role="user",
+        speaker=new.speaker,
+        text=new.text,
+        said_at=new.now,
+        metadata=new.metadata,
+        parent_message_id=new.parent_message_id,
+    )
+
+
+def _reply_of(new: CompleteTurn, in_reply_to: UUID) -> NewMessage:
+    return NewMessage(
+        message_id=new.reply_id,
+        request_id=turn_reply_id(new.request_id),
+        role="assistant",
+        speaker=new.speaker,
+        text=new.text,
+        said_at=new.now,
+        metadata=new.metadata,
+        in_reply_to=in_reply_to,
+        finish_reason=new.finish_reason,
+        model=new.model,
+    )

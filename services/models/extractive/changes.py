@@ -1,0 +1,84 @@
+"""When the same thing was said twice with different content: which of the two a question wants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from services.models.extractive.pick import Candidate
+from services.models.extractive.questions import QuestionType, fits, question_type
+from services.models.extractive.signals import ScoredTurn, Signals
+from services.models.extractive.text import statements
+
+# The share of the question's words that both statements must have, and how far they may differ.
+_SAME_COVERAGE = 0.6
+_COVERAGE_SLACK = 0.1
+# A turn that says something changed may use other words; then score and meaning must be near.
+_SCORE_SLACK = 0.3
+_SIM_SHARE = 0.85
+
+_PAST = re.compile(r"\b(did|was|were|had|ago|last|ever|when|happened|used)\b", re.IGNORECASE)
+_FORMER = re.compile(
+    r"\b(old|previous(ly)?|former(ly)?|used to|original(ly)?|at first|before that)\b", re.IGNORECASE
+)
+_CHANGE = re.compile(
+    r"\b(now|no longer|any ?more|changed?|moved|switched|instead|replaced|new|actually|"
+    r"from now on|these days|not .{1,30} any more)\b",
+    re.IGNORECASE,
+)
+_HOLDS_NOW = frozenset(
+    (QuestionType.WHAT, QuestionType.WHO, QuestionType.WHERE, QuestionType.NUMBER)
+)
+
+
+def in_force(signals: Signals, ranked: Sequence[Candidate]) -> tuple[Candidate, Candidate | None]:
+    """Returns the statement that answers, and another of the same thing from another time.
+
+    A question about how things are wants the newest statement; one about how they were ("my old
+    code") the oldest. Any other question wants the best.
+
+    Args:
+        signals: the question.
+        ranked: at least one candidate, best first.
+    """
+    top = ranked[0]
+    former = bool(_FORMER.search(signals.asked))
+    if not former and not _asks_how_it_is(signals.asked):
+        return top, None
+    same = [top, *(other for other in ranked[1:] if _same_attribute(signals, top, other))]
+    ordered = sorted(same, key=lambda candidate: candidate.scored.turn.said_at)
+    if len(ordered) == 1 or ordered[0].scored.turn.day == ordered[-1].scored.turn.day:
+        return ordered[-1], None
+    return (ordered[0], ordered[-1]) if former else (ordered[-1], ordered[-2])
+
+
+def _asks_how_it_is(asked: str) -> bool:
+    return question_type(asked) in _HOLDS_NOW and not _PAST.search(asked)
+
+
+def _same_attribute(signals: Signals, top: Candidate, other: Candidate) -> bool:
+    if top.scored.subject != other.scored.subject:
+        return False
+    kind = question_type(signals.asked)
+    if _fit(other.scored, kind) < _fit(top.scored, kind):
+        return False
+    return _same_words(signals, top.scored, other.scored) or _says_change(top, other)
+
+
+def _fit(scored: ScoredTurn, kind: QuestionType) -> float:
+    return fits(kind, statements(scored.turn.text))
+
+
+def _same_words(signals: Signals, top: ScoredTurn, other: ScoredTurn) -> bool:
+    wanted = signals.asked_words
+    first = signals.weights.share(wanted, top.own_words)
+    second = signals.weights.share(wanted, other.own_words)
+    return second >= _SAME_COVERAGE and second >= first - _COVERAGE_SLACK
+
+
+def _says_change(top: Candidate, other: Candidate) -> bool:
+    newer = other.scored.turn.said_at > top.scored.turn.said_at
+    if not newer or not _CHANGE.search(other.scored.turn.text):
+        return False
+    near = other.score >= top.score - _SCORE_SLACK
+    return near and (other.scored.max_sim or 0) >= _SIM_SHARE * (top.scored.max_sim or 1)

@@ -1,0 +1,151 @@
+"""How well each recalled turn speaks to the question: word coverage and late interaction (MaxSim)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from services.models.extractive.calendar_spans import say_day
+from services.models.extractive.people import Cast, core, without_names
+from services.models.extractive.text import WordWeights, is_question, sentences, words
+from services.models.extractive.turns import Query, TokenGrid, Turn
+
+# Only the best turns come here, so their own frequencies would make the question's words look common.
+# As if they were part of a history of this many turns.
+ASSUMED_HISTORY_TURNS = 500
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ScoredTurn:
+    """A turn and what the question finds in it.
+
+    Attributes:
+        subject: who it is about; `speaker` who said it.
+        own_words: its stemmed words; `previous_words` those of the turn before.
+        coverage: share of the question's words that its date and text hold, 0..1.
+        max_sim: late-interaction score, about 0..1; None when embeddings are away.
+        sentence_sims: the same for each of its sentences.
+        previous_fused: recall's own score of the turn before, if that asks something; else 0.
+    """
+
+    turn: Turn
+    speaker: str
+    subject: str
+    own_words: frozenset[str]
+    previous_words: frozenset[str]
+    coverage: float
+    max_sim: float | None
+    sentence_sims: tuple[float, ...]
+    previous_fused: float
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The question as the responder reads it, and its turns with their scores."""
+
+    asked: str
+    asked_words: frozenset[str]
+    named: frozenset[str]
+    weights: WordWeights
+    turns: tuple[ScoredTurn, ...]
+
+
+def embedded_question(query: Query) -> str:
+    """Returns the text whose token vectors stand for the question: no frame, no speakers' names."""
+    return without_names(core(query.text), _names(query))
+
+
+def measure(query: Query) -> Signals:
+    """Scores every turn of the query against its question."""
+    cast = Cast.of(query)
+    asked = core(query.text)
+    documents = [words(f"{say_day(turn.day)} {turn.text}") for turn in query.turns]
+    weights = WordWeights(documents, total=ASSUMED_HISTORY_TURNS)
+    asked_words = frozenset(words(without_names(asked, _names(query))))
+    late = _LateInteraction(query)
+    fused = {(turn.conversation_id, turn.seq): turn.fused for turn in query.turns}
+    scored = tuple(
+        _score(turn, cast, weights.share(asked_words, document), late, fused)
+        for turn, document in zip(query.turns, documents, strict=True)
+    )
+    return Signals(asked, asked_words, cast.asked_about(), weights, scored)
+
+
+def _names(query: Query) -> set[str]:
+    return {turn.speaker for turn in query.turns} | {query.user_name, query.companion_name}
+
+
+def _score(
+    turn: Turn,
+    cast: Cast,
+    coverage: float,
+    late: _LateInteraction,
+    fused: dict[tuple[str, int], float],
+) -> ScoredTurn:
+    max_sim, sentence_sims = late.of(turn.text)
+    asked_before = is_question(turn.previous_text)
+    before = fused.get((turn.conversation_id, turn.seq - 1), 0.0)
+    return ScoredTurn(
+        turn=turn,
+        speaker=cast.speaker(turn),
+        subject=cast.subject(turn),
+        own_words=frozenset(words(turn.text)),
+        previous_words=frozenset(words(turn.previous_text)),
+        coverage=coverage,
+        max_sim=max_sim,
+        sentence_sims=sentence_sims,
+        previous_fused=before if asked_before else 0.0,
+    )
+
+
+class _LateInteraction:
+    """MaxSim of the question's tokens with a text's: the weighted mean of each token's best cosine."""
+
+    def __init__(self, query: Query) -> None:
+        self._grids = query.grids
+        self._asked = query.grids.get(embedded_question(query))
+        texts = [grid for turn in query.turns if (grid := query.grids.get(turn.text))]
+        self._weights = _token_weights(self._asked, texts)
+
+    def of(self, text: str) -> tuple[float | None, tuple[float, ...]]:
+        """Returns the score of the text and of each of its sentences; None and 0s without vectors."""
+        grid = self._grids.get(text)
+        parts = sentences(text)
+        if self._asked is None or grid is None or not len(self._asked.ids) or not len(grid.ids):
+            return None, (0.0,) * len(parts)
+        cosines = self._asked.vectors @ grid.vectors.T
+        return self._mean(cosines), tuple(
+            self._mean(cosines[:, rows]) for rows in _rows_of(text, parts, grid)
+        )
+
+    def _mean(self, cosines: npt.NDArray[np.float32]) -> float:
+        if not cosines.shape[1]:
+            return 0.0
+        return float((self._weights * cosines.max(axis=1)).sum() / self._weights.sum())
+
+
+def _token_weights(asked: TokenGrid | None, texts: Sequence[TokenGrid]) -> Floats:
+    if asked is None:
+        return np.ones(1)
+    frequency: dict[int, int] = {}
+    for grid in texts:
+        for token in set(grid.ids):
+            frequency[token] = frequency.get(token, 0) + 1
+    total = max(len(texts), ASSUMED_HISTORY_TURNS)
+    counts = np.array([frequency.get(token, 0) for token in asked.ids], dtype=np.float64)
+    return np.log(1 + (total - counts + 0.5) / (counts + 0.5))
+
+
+def _rows_of(text: str, parts: Sequence[str], grid: TokenGrid) -> list[npt.NDArray[np.intp]]:
+    """The tokens of each sentence, by where the sentences begin and end in the text."""
+    starts, rows, position = np.asarray(grid.starts), [], 0
+    for part in parts:
+        begin = text.index(part, position)
+        position = begin + len(part)
+        rows.append(np.flatnonzero((starts >= begin) & (starts < position)))
+    return rows

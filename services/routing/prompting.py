@@ -1,0 +1,88 @@
+"""From a turn, its memories and a target to the request for one attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from services.routing.assemble import Prompt, PromptParts, assemble
+from services.routing.domain import (
+    GenerationRequest,
+    Model,
+    PastMessage,
+    Recollection,
+    Tier,
+    TurnRequest,
+)
+from services.routing.persona import Persona
+from services.routing.turn import user_name
+
+# Prompt tokens that a tier affords: reading a prompt takes time before the first text.
+TIER_PROMPT_TOKENS = {Tier.INSTANT: 1500, Tier.FAST: 3000, Tier.STANDARD: 6000}
+# Assumed where a model does not say.
+DEFAULT_CONTEXT_TOKENS = 4096
+# Kept for the reply unless the caller asks for more; at most a quarter of the context.
+REPLY_TOKENS = 1024
+# Memories shown to the client for the extractive responder, which reads all of them.
+SHOWN_EVIDENCE = 10
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a turn knows when it starts to generate; `hits` are best first."""
+
+    turn: TurnRequest
+    persona: Persona
+    tier: Tier
+    today: datetime
+    hits: tuple[Recollection, ...]
+    recent: Sequence[PastMessage]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request, and the memories laid before the model."""
+
+    request: GenerationRequest
+    shown: tuple[Recollection, ...]
+
+
+def prepare(context: Context, model: Model) -> Prepared:
+    """Return the request for `model`: a full prompt for a language model, evidence for the rest."""
+    turn = context.turn
+    prompt = _prompt(context, model)
+    request = GenerationRequest(
+        model=model.id,
+        messages=prompt.messages,
+        sampling=turn.sampling,
+        tools=turn.tools,
+        json_schema=turn.json_schema,
+        evidence=() if model.generative else context.hits,
+        user_name=user_name(turn, context.hits),
+        assistant_name=context.persona.name,
+    )
+    shown = prompt.memories if model.generative else context.hits[:SHOWN_EVIDENCE]
+    return Prepared(request, shown)
+
+
+def prompt_limit(model: Model, tier: Tier, max_tokens: int) -> int:
+    """Return how many tokens a prompt for `model` may have under `tier`."""
+    context = model.context_length or DEFAULT_CONTEXT_TOKENS
+    reply = max(max_tokens, min(REPLY_TOKENS, context // 4))
+    return max(0, min(TIER_PROMPT_TOKENS[tier], context - reply))
+
+
+def _prompt(context: Context, model: Model) -> Prompt:
+    turn = context.turn
+    parts = PromptParts(
+        persona=context.persona.prompt(),
+        message=turn.text,
+        today=context.today,
+        user_name=user_name(turn, context.hits),
+        assistant_name=context.persona.name,
+        memories=context.hits if model.generative else (),
+        recent=context.recent,
+        tail=turn.tool_messages,
+    )
+    return assemble(parts, prompt_limit(model, context.tier, turn.sampling.max_tokens))

@@ -1,0 +1,77 @@
+"""A PostgreSQL server of the user's own in place of the embedded one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from services.runtime import roles
+from services.runtime.pgbinaries import PostgresUnavailable
+from services.runtime.private_files import kept_passwords
+from services.runtime.process import private_folder
+
+_CONNECT_S = 10.0
+
+
+class ExternalPostgres:
+    """The face of `EmbeddedPostgres` over a server that somebody else runs."""
+
+    def __init__(self, admin_dsn: str, folder: Path) -> None:
+        """Name the server.
+
+        Args:
+            admin_dsn: address of a role that may create databases and roles.
+            folder: private folder that keeps the roles' passwords.
+
+        """
+        self._admin_dsn = admin_dsn
+        self._folder = folder
+
+    async def start(self) -> None:
+        """Check that the server answers.
+
+        Raises:
+            PostgresUnavailable: it does not; one line says why.
+
+        """
+        private_folder(self._folder)
+        try:
+            connection = await asyncpg.connect(self._admin_dsn, timeout=_CONNECT_S)
+        except (OSError, TimeoutError, ValueError) as error:
+            raise self._unavailable(error) from None
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise self._unavailable(error) from None
+        await connection.close(timeout=_CONNECT_S)
+
+    async def provision(
+        self, services: Iterable[str], database: str = roles.MESH_DATABASE
+    ) -> Mapping[str, roles.RoleDsns]:
+        """Create database, schemas and roles, and return each service's addresses."""
+        names = list(services)
+        passwords = kept_passwords(self._folder, roles.new_passwords(names))
+        await roles.provision(self._admin_dsn, names, passwords, database)
+        return {name: roles.role_dsns(self._admin_dsn, name, passwords, database) for name in names}
+
+    async def wait(self) -> int:
+        """Wait for ever: the server is not ours to watch."""
+        await asyncio.Event().wait()
+        return 0
+
+    async def answers(self, timeout_s: float) -> bool:
+        """Say yes: a server that is away comes back without our help."""
+        return timeout_s > 0
+
+    async def kill(self) -> None:
+        """Leave the server alone."""
+
+    async def stop(self) -> None:
+        """Leave the server alone."""
+
+    def _unavailable(self, error: Exception) -> PostgresUnavailable:
+        host = urlsplit(self._admin_dsn).hostname or "the address given"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return PostgresUnavailable(f"ECHOMESH_POSTGRES_URL: {host} cannot be used: {reason}")
