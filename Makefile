@@ -53,3 +53,10 @@ bench: setup-dev ## Measure; results belong in docs/benchmarks.md
 .PHONY: lock
 lock: setup-dev ## Resolve the requirements anew
 	@bash scripts/lock.sh
+
+.PHONY: breaking release-image
+breaking: setup-dev ## Fail if the contracts break what the last release promised
+	@$(BIN)/buf breaking --against "$$(ls protos/released/*.binpb | sort -V | tail -1)"
+release-image: setup-dev ## Keep this version's contracts for later versions to be checked against
+	@mkdir -p protos/released
+	@$(BIN)/buf build -o "protos/released/echomesh-$$($(BIN)/python -c 'import echomesh; print(echomesh.__version__)').binpb"

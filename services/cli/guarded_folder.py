@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -70,7 +71,7 @@ def _check_format(layout: Layout) -> None:
         )
 
 
-def check_ports(addresses: Iterable[str], patience_s: float) -> None:
+async def check_ports(addresses: Iterable[str], patience_s: float) -> None:
     """Raise CommandError naming the first port that somebody still listens on after `patience_s`.
 
     Services of a killed `echomesh up` end by themselves within seconds, but not at once.
@@ -81,7 +82,7 @@ def check_ports(addresses: Iterable[str], patience_s: float) -> None:
             if time.monotonic() >= ends:
                 port = address.rpartition(":")[2]
                 raise CommandError(f"port {port} is in use; choose others with --port-base")
-            time.sleep(_POLL_S)
+            await asyncio.sleep(_POLL_S)
 
 
 def _is_free(address: str) -> bool:

@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.runtime.roles import SERVICES_WITH_SCHEMA, RoleDsns
+from services.runtime.roles import RoleDsns
 from services.runtime.settings import local_address
 
 # In the order of starting: each needs at most those before it to do its work.
 SERVICES = ("auth", "embeddings", "memory", "models", "routing")
 # Client-facing services have a public listener.
 PUBLIC = ("auth", "memory", "routing")
+# Services that keep something in Postgres.
+WITH_DATABASE = ("auth", "memory")
 # Rises when a data folder of an older release can no longer be used as it is.
 FORMAT = 1
 
@@ -101,7 +103,7 @@ class Plan:
         }
 
     def _database(self, service: str, own: str, dsns: Mapping[str, RoleDsns]) -> dict[str, str]:
-        if service not in SERVICES_WITH_SCHEMA or service not in dsns:
+        if service not in WITH_DATABASE or service not in dsns:
             return {}
         mine = dsns[service]
         return {

@@ -16,13 +16,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.cli.files import CommandError, MeshFile, write_json
-from services.cli.plan import SERVICES, Plan
+from services.cli.plan import SERVICES, WITH_DATABASE, Plan
 from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.external import ExternalPostgres
 from services.runtime.migrate import MigrationError, migrate_service
 from services.runtime.pgbinaries import PostgresUnavailable
 from services.runtime.process import Child, spawn
-from services.runtime.roles import SERVICES_WITH_SCHEMA, RoleDsns
+from services.runtime.roles import RoleDsns
 from services.runtime.trust import create_trust
 
 # A part that crashes more often than this in a minute is left down, and said to be.
@@ -102,11 +102,10 @@ class Stack:
     async def _start_postgres(self) -> None:
         try:
             await self._postgres.start()
-            self._dsns = await self._postgres.provision(SERVICES_WITH_SCHEMA)
-            for name in SERVICES_WITH_SCHEMA:
+            self._dsns = await self._postgres.provision(WITH_DATABASE)
+            for name in WITH_DATABASE:
                 folder = _SERVICES_FOLDER / name / "migrations"
-                if folder.is_dir():
-                    await migrate_service(name, self._dsns[name].owner, folder)
+                await migrate_service(name, self._dsns[name].owner, folder)
         except (PostgresUnavailable, MigrationError, TimeoutError) as error:
             raise CommandError(str(error) or "PostgreSQL did not start in time") from None
 

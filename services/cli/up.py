@@ -46,8 +46,9 @@ async def run_up(options: UpOptions) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
     with held(layout):
-        left_behind = layout.mesh_file.exists()
-        check_ports(plan.addresses(), _LEFTOVER_S if left_behind else 0.0)
+        patience_s = _LEFTOVER_S if layout.mesh_file.exists() else 0.0
+        if not await _unless(stopping, check_ports(plan.addresses(), patience_s)):
+            return
         started = time.monotonic()
         console.print(f"Starting the mesh in {layout.data} ...")
         stack = Stack(plan, lambda line: console.print(f"[yellow]{line}[/yellow]"))

@@ -1,5 +1,6 @@
 """MemoryService: converts and calls the store and recall."""
 
+# ruff: noqa: N802 - methods are named as their RPCs
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Sequence
 
 from services.models.extractive.pick import Candidate
 from services.models.extractive.questions import QuestionType, fits, question_type
 from services.models.extractive.signals import ScoredTurn, Signals
-from services.models.extractive.text import statements
+from services.models.extractive.text import is_question, sentences, statements, words
 
-# The share of the question's words that both statements must have, and how far they may differ.
-_SAME_COVERAGE = 0.6
-_COVERAGE_SLACK = 0.1
+# The share of the question's words that one sentence of both turns must have.
+_SAME_COVERAGE = 0.75
 # A turn that says something changed may use other words; then score and meaning must be near.
 _SCORE_SLACK = 0.3
 _SIM_SHARE = 0.85
 
-_PAST = re.compile(r"\b(did|was|were|had|ago|last|ever|when|happened|used)\b", re.IGNORECASE)
+# What happened does not change any more, and a list has no newest item.
+_PAST_OR_LIST = re.compile(
+    r"\b(did|was|were|had|ago|last|ever|when|happened|used)\b|\b(have|has) (i|you|we|he|she|they)\b|"
+    r"^\W*(what|which) (kinds?|types?|sorts?|(?!is\b|does\b|was\b|has\b)\w+s)\b",
+    re.IGNORECASE,
+)
 _FORMER = re.compile(
     r"\b(old|previous(ly)?|former(ly)?|used to|original(ly)?|at first|before that)\b", re.IGNORECASE
 )
@@ -46,14 +51,22 @@ def in_force(signals: Signals, ranked: Sequence[Candidate]) -> tuple[Candidate, 
     if not former and not _asks_how_it_is(signals.asked):
         return top, None
     same = [top, *(other for other in ranked[1:] if _same_attribute(signals, top, other))]
-    ordered = sorted(same, key=lambda candidate: candidate.scored.turn.said_at)
-    if len(ordered) == 1 or ordered[0].scored.turn.day == ordered[-1].scored.turn.day:
-        return ordered[-1], None
-    return (ordered[0], ordered[-1]) if former else (ordered[-1], ordered[-2])
+    ordered = sorted(same, key=_when, reverse=not former)
+    chosen = ordered[0]
+    others = (other for other in ordered if _day(other) != _day(chosen))
+    return chosen, next(others, None)
+
+
+def _when(candidate: Candidate) -> tuple[dt.datetime, int]:
+    return candidate.scored.turn.said_at, candidate.scored.turn.seq
+
+
+def _day(candidate: Candidate) -> dt.date:
+    return candidate.scored.turn.day
 
 
 def _asks_how_it_is(asked: str) -> bool:
-    return question_type(asked) in _HOLDS_NOW and not _PAST.search(asked)
+    return question_type(asked) in _HOLDS_NOW and not _PAST_OR_LIST.search(asked)
 
 
 def _same_attribute(signals: Signals, top: Candidate, other: Candidate) -> bool:
@@ -70,10 +83,14 @@ def _fit(scored: ScoredTurn, kind: QuestionType) -> float:
 
 
 def _same_words(signals: Signals, top: ScoredTurn, other: ScoredTurn) -> bool:
-    wanted = signals.asked_words
-    first = signals.weights.share(wanted, top.own_words)
-    second = signals.weights.share(wanted, other.own_words)
-    return second >= _SAME_COVERAGE and second >= first - _COVERAGE_SLACK
+    return min(_in_one_sentence(signals, top), _in_one_sentence(signals, other)) >= _SAME_COVERAGE
+
+
+def _in_one_sentence(signals: Signals, scored: ScoredTurn) -> float:
+    """The largest share of the question's words that a single statement of the turn holds."""
+    stated = (part for part in sentences(scored.turn.text) if not is_question(part))
+    shares = (signals.weights.share(signals.asked_words, words(part)) for part in stated)
+    return max(shares, default=0.0)
 
 
 def _says_change(top: Candidate, other: Candidate) -> bool:

@@ -90,19 +90,22 @@ def _answer(signals: Signals, ranked: Sequence[Candidate], confidence: float) ->
     if other is not None:
         parts.append(phrasing.other_time(other.scored, best.scored, kind, asked))
         quoted.append(other.scored)
-    elif second := _second(ranked, best):
+    elif second := _second(signals, ranked, best):
         parts.append(phrasing.also(second, kind, asked))
         quoted.append(second)
     return Reply(" ".join(parts), tuple(scored.turn.id for scored in quoted), confidence)
 
 
-def _second(ranked: Sequence[Candidate], best: Candidate) -> ScoredTurn | None:
-    """The next best turn, if it scores nearly as well and says something else."""
+def _second(
+    signals: Signals, ranked: Sequence[Candidate], best: Candidate
+) -> ScoredTurn | None:
+    """The next best turn, if it scores nearly as well, of the same person, with other words."""
     near = (
         candidate.scored
         for candidate in ranked[:2]
         if candidate is not best
         and candidate.score >= best.score - SECOND_WITHIN
         and candidate.scored.turn.text != best.scored.turn.text
+        and (len(signals.named) != 1 or candidate.scored.subject == best.scored.subject)
     )
     return next(near, None)

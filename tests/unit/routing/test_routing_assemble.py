@@ -22,9 +22,7 @@ DAY = datetime(2026, 11, 6, 12, tzinfo=UTC)
 
 def memory(number: int, text: str, score: float, message_id: str = "") -> Recollection:
     when = DAY - timedelta(days=number)
-    return Recollection(
-        f"m{number}", text, score, message_id=message_id, speaker="Maya", time=when
-    )
+    return Recollection(f"m{number}", text, score, message_id=message_id, speaker="Maya", time=when)
 
 
 def past(number: int, text: str) -> PastMessage:

@@ -1,0 +1,93 @@
+"""A trace collector in this process: what the services export, as a tree."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from opentelemetry.proto.collector.trace.v1 import (
+    trace_service_pb2,
+    trace_service_pb2_grpc,
+)
+
+
+@dataclass(frozen=True)
+class SeenSpan:
+    """One exported span; `kind` is "client", "server" or "internal"."""
+
+    service: str
+    name: str
+    kind: str
+    trace_id: str
+    span_id: str
+    parent_id: str
+    error: str
+
+
+_KINDS = {1: "internal", 2: "server", 3: "client"}
+
+
+class Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """Keeps every span it is sent."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._spans: list[SeenSpan] = []
+
+    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the contract's name
+        """Take a batch."""
+        for group in request.resource_spans:
+            attributes = {a.key: a.value.string_value for a in group.resource.attributes}
+            service = attributes.get("service.name", "").removeprefix("echomesh-")
+            for scope in group.scope_spans:
+                for span in scope.spans:
+                    self._keep(service, span)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def _keep(self, service: str, span: Any) -> None:
+        seen = SeenSpan(
+            service=service,
+            name=span.name.rpartition(".")[2],
+            kind=_KINDS.get(span.kind, str(span.kind)),
+            trace_id=span.trace_id.hex(),
+            span_id=span.span_id.hex(),
+            parent_id=span.parent_span_id.hex(),
+            error=span.status.message if span.status.code == 2 else "",
+        )
+        with self._lock:
+            self._spans.append(seen)
+
+    def trace(self, trace_id: str) -> list[SeenSpan]:
+        """The spans of a trace that have arrived."""
+        with self._lock:
+            return [s for s in self._spans if s.trace_id == trace_id]
+
+    def edges(self, trace_id: str) -> set[tuple[str, str]]:
+        """(parent, child) as "service kind Name/Method" within a trace."""
+        spans = {s.span_id: s for s in self.trace(trace_id)}
+        return {
+            (_label(spans[s.parent_id]), _label(s)) for s in spans.values() if s.parent_id in spans
+        }
+
+
+def _label(span: SeenSpan) -> str:
+    return f"{span.service} {span.kind} {span.name}"
+
+
+@contextmanager
+def collecting() -> Iterator[tuple[Collector, str]]:
+    """Yield a collector and the address it listens on."""
+    collector = Collector()
+    server = grpc.server(ThreadPoolExecutor(4))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        yield collector, f"http://127.0.0.1:{port}"
+    finally:
+        server.stop(0)

@@ -1,0 +1,327 @@
+"""routing over real gRPC with scripted memory and models behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from echomesh.memory.v1 import (
+    conversation_pb2,
+    conversation_pb2_grpc,
+    memory_pb2,
+    memory_pb2_grpc,
+)
+from echomesh.models.v1 import models_pb2, models_pb2_grpc
+from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc
+from services.routing.config import RoutingSettings
+from services.routing.pipeline import Parts
+from services.routing.server import make_parts, registrations
+from services.routing.upstreams import GrpcMemory, GrpcModels
+from services.runtime.channel import ChannelFactory
+from services.runtime.clock import SystemClock
+from services.runtime.errors import AppError, Reason
+from services.runtime.identity import Identity
+from services.runtime.server import Registration, Server
+from services.runtime.settings import ServiceSettings
+from services.runtime.tokens import AssertionSigner, AssertionVerifier
+from services.runtime.trust import create_trust, load_private, load_public
+
+SERVICES = ("routing", "memory", "models")
+
+
+class Everyone:
+    """A token validator that takes the token for the user's name."""
+
+    async def validate(self, token: str) -> Identity:
+        return Identity("tenant-1", token, frozenset({"user"}))
+
+
+@dataclass
+class FakeMemory:
+    """Memory in a dictionary, with knobs for what goes wrong. Serves both its services."""
+
+    turns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hits: list[memory_pb2.RecallHit] = field(default_factory=list)
+    recall_degraded: tuple[str, ...] = ()
+    recalls: list[memory_pb2.RecallRequest] = field(default_factory=list)
+    begin_gate: asyncio.Event | None = None
+    recall_gate: asyncio.Event | None = None
+    begin_error: AppError | None = None
+    completed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def BeginTurn(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if self.begin_gate is not None:
+            await self.begin_gate.wait()
+        if self.begin_error is not None:
+            raise self.begin_error
+        turn = self.turns.setdefault(request.request_id, self._new(request))
+        if turn["body"] != request.body_sha256:
+            raise AppError(Reason.REQUEST_ID_REUSED, "another body")
+        if turn["reply"] is None:
+            turn["epoch"] += 1
+        return conversation_pb2.BeginTurnResponse(
+            message=turn["message"], epoch=turn["epoch"], reply=turn["reply"]
+        )
+
+    def _new(self, request: Any) -> dict[str, Any]:
+        message = conversation_pb2.Message(
+            id=str(uuid.uuid4()),
+            conversation_id=request.conversation_id,
+            seq=2 * len(self.turns) + 1,
+            role=conversation_pb2.MESSAGE_ROLE_USER,
+            text=request.text,
+            speaker=request.speaker,
+        )
+        return {"body": request.body_sha256, "message": message, "epoch": 0, "reply": None}
+
+    async def CompleteTurn(self, request: Any, context: Any) -> Any:  # noqa: N802
+        turn = self.turns[request.request_id]
+        if turn["epoch"] != request.epoch:
+            raise AppError(Reason.TURN_SUPERSEDED, "newer", metadata={"epoch": "2"})
+        turn["reply"] = conversation_pb2.Message(
+            id=str(uuid.uuid4()),
+            conversation_id=turn["message"].conversation_id,
+            role=conversation_pb2.MESSAGE_ROLE_ASSISTANT,
+            text=request.text,
+            speaker=request.speaker,
+            model=request.model,
+            finish_reason=request.finish_reason,
+        )
+        self.completed.set()
+        return conversation_pb2.CompleteTurnResponse(reply=turn["reply"])
+
+    async def ListMessages(self, request: Any, context: Any) -> Any:  # noqa: N802
+        raise AppError(Reason.NOT_FOUND, "no such conversation")
+
+    async def Recall(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.recalls.append(request)
+        if self.recall_gate is not None:
+            await self.recall_gate.wait()
+        return memory_pb2.RecallResponse(hits=self.hits, degraded=self.recall_degraded)
+
+    def reply(self, request_id: str) -> conversation_pb2.Message | None:
+        """The stored reply of a turn, if any."""
+        reply: conversation_pb2.Message | None = self.turns[request_id]["reply"]
+        return reply
+
+
+Script = Callable[[models_pb2.GenerateRequest], AsyncIterator[models_pb2.GenerateResponse]]
+
+
+@dataclass
+class FakeModels:
+    """A models service whose models do as their scripts say."""
+
+    models: list[models_pb2.Model]
+    scripts: dict[str, Script]
+    requests: list[models_pb2.GenerateRequest] = field(default_factory=list)
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802
+        return models_pb2.ListModelsResponse(models=self.models)
+
+    async def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.requests.append(request)
+        try:
+            async for event in self.scripts[request.model](request):
+                yield event
+        finally:
+            self.stopped.set()
+
+
+def model(name: str, *, generative: bool = True, tools: bool = False) -> models_pb2.Model:
+    """A model that is ready."""
+    return models_pb2.Model(
+        id=name, state=models_pb2.MODEL_STATE_READY, generative=generative, tools=tools
+    )
+
+
+def text(value: str) -> models_pb2.GenerateResponse:
+    """A piece of text."""
+    return models_pb2.GenerateResponse(text=value)
+
+
+def finish(name: str, quoted: tuple[str, ...] = ()) -> models_pb2.GenerateResponse:
+    """The end of a reply."""
+    return models_pb2.GenerateResponse(
+        finish=models_pb2.Finish(
+            reason=models_pb2.FINISH_REASON_STOP,
+            model=name,
+            quoted_evidence_ids=quoted,
+            usage=models_pb2.Usage(prompt_tokens=7, completion_tokens=3),
+        )
+    )
+
+
+def says(name: str, *pieces: str, quoted: tuple[str, ...] = ()) -> Script:
+    """A script that says `pieces` and ends well."""
+
+    async def script(_: models_pb2.GenerateRequest) -> AsyncIterator[models_pb2.GenerateResponse]:
+        for piece in pieces:
+            yield text(piece)
+        yield finish(name, quoted)
+
+    return script
+
+
+def breaks(*pieces: str, reason: Reason = Reason.MODEL_UNAVAILABLE) -> Script:
+    """A script that says `pieces` and fails."""
+
+    async def script(_: models_pb2.GenerateRequest) -> AsyncIterator[models_pb2.GenerateResponse]:
+        for piece in pieces:
+            yield text(piece)
+        raise AppError(reason, "broken")
+
+    return script
+
+
+def hangs(*pieces: str) -> Script:
+    """A script that says `pieces` and then nothing, for ever."""
+
+    async def script(_: models_pb2.GenerateRequest) -> AsyncIterator[models_pb2.GenerateResponse]:
+        for piece in pieces:
+            yield text(piece)
+        await asyncio.Event().wait()
+
+    return script
+
+
+def waits_for(gate: asyncio.Event, name: str, before: str, after: str) -> Script:
+    """A script that says `before`, waits for `gate`, says `after` and ends well."""
+
+    async def script(_: models_pb2.GenerateRequest) -> AsyncIterator[models_pb2.GenerateResponse]:
+        yield text(before)
+        await gate.wait()
+        yield text(after)
+        yield finish(name)
+
+    return script
+
+
+@dataclass
+class RoutingMesh:
+    """A running routing service and what stands behind it."""
+
+    parts: Parts
+    channel: grpc.aio.Channel
+    stop: dict[str, Callable[[], Awaitable[None]]]
+
+    def chat(
+        self, request: chat_pb2.ChatRequest, *, user: str = "alice", timeout: float = 10.0
+    ) -> Any:
+        """Start a Chat call as `user`."""
+        stub = chat_pb2_grpc.ChatServiceStub(self.channel)
+        metadata = (("authorization", f"Bearer {user}"),)
+        return stub.Chat(request, metadata=metadata, timeout=timeout)
+
+
+def ask(message: str = "Where do I live?", request_id: str = "r1", **changes: Any) -> Any:
+    """A Chat request."""
+    return chat_pb2.ChatRequest(
+        request_id=request_id, conversation_id="c1", text=message, **changes
+    )
+
+
+@asynccontextmanager
+async def routing_mesh(
+    folder: Path, memory: FakeMemory, models: FakeModels
+) -> AsyncIterator[RoutingMesh]:
+    """Run routing, memory and models in this process, on real listeners."""
+    create_trust(folder, SERVICES)
+    async with AsyncExitStack() as stack:
+        served = {
+            "memory": await _serve(folder, "memory", _memory_services(memory)),
+            "models": await _serve(folder, "models", [_models_service(models)]),
+        }
+        stops = {name: _stopper(server) for name, server in served.items()}
+        for stop in stops.values():
+            stack.push_async_callback(stop)
+        settings = RoutingSettings(
+            data_dir=folder,
+            trust_dir=folder,
+            memory_target=f"ipv4:{served['memory'].mesh_bound}",
+            models_target=f"ipv4:{served['models'].mesh_bound}",
+        )
+        signer = AssertionSigner("routing", load_private(folder, "routing"), SystemClock())
+        channels = ChannelFactory(settings, signer)
+        stack.push_async_callback(channels.close)
+        parts = make_parts(
+            settings,
+            GrpcMemory(channels.channel("memory")),
+            GrpcModels(channels.channel("models")),
+            stack,
+            SystemClock(),
+        )
+        routing = await _serve(folder, "routing", registrations(parts, settings))
+        stack.push_async_callback(_stopper(routing))
+        channel = await stack.enter_async_context(grpc.aio.insecure_channel(routing.public_bound))
+        yield RoutingMesh(parts, channel, stops)
+
+
+def _memory_services(memory: FakeMemory) -> list[Registration]:
+    return [
+        Registration(
+            conversation_pb2_grpc.add_ConversationServiceServicer_to_server,
+            _Methods(memory, conversation_pb2_grpc.ConversationServiceServicer),
+            "echomesh.memory.v1.ConversationService",
+        ),
+        Registration(
+            memory_pb2_grpc.add_MemoryServiceServicer_to_server,
+            _Methods(memory, memory_pb2_grpc.MemoryServiceServicer),
+            "echomesh.memory.v1.MemoryService",
+        ),
+    ]
+
+
+def _models_service(models: FakeModels) -> Registration:
+    return Registration(
+        models_pb2_grpc.add_ModelServiceServicer_to_server,
+        _Methods(models, models_pb2_grpc.ModelServiceServicer),
+        "echomesh.models.v1.ModelService",
+    )
+
+
+class _Methods:
+    """The methods of a fake, and the generated refusals for those it lacks."""
+
+    def __init__(self, fake: object, base: type) -> None:
+        self._fake = fake
+        self._base = base()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._fake, name, None) or getattr(self._base, name)
+
+
+async def _serve(folder: Path, name: str, services: list[Registration]) -> Server:
+    settings = ServiceSettings(
+        public_address="127.0.0.1:0", mesh_address="127.0.0.1:0", data_dir=folder, trust_dir=folder
+    )
+    server = Server(
+        name,
+        settings,
+        public=services,
+        mesh=services,
+        validator=Everyone(),  # type: ignore[arg-type]
+        verifier=AssertionVerifier(name, load_public(folder), SystemClock()),
+    )
+    await server.start()
+    return server
+
+
+def _stopper(server: Server) -> Callable[[], Awaitable[None]]:
+    stopped = False
+
+    async def stop() -> None:
+        nonlocal stopped
+        if not stopped:
+            stopped = True
+            await server.stop(grace_s=0)
+
+    return stop

@@ -1,0 +1,189 @@
+"""Which tokens and assertions count, and that nothing else does."""
+
+from __future__ import annotations
+
+import base64
+import json
+import stat
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from services.runtime.clock import FakeClock
+from services.runtime.errors import AppError, Reason
+from services.runtime.identity import Identity
+from services.runtime.tokens import (
+    AssertionSigner,
+    AssertionVerifier,
+    KeySet,
+    TokenValidator,
+)
+from services.runtime.trust import create_trust, load_private, load_public
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
+KEY = Ed25519PrivateKey.generate()
+OTHER = Ed25519PrivateKey.generate()
+
+
+def jwks(**keys: Ed25519PrivateKey) -> str:
+    """A key set as auth publishes it."""
+    return json.dumps(
+        {
+            "keys": [
+                {
+                    "kty": "OKP",
+                    "crv": "Ed25519",
+                    "kid": kid,
+                    "x": base64.urlsafe_b64encode(key.public_key().public_bytes_raw())
+                    .rstrip(b"=")
+                    .decode(),
+                }
+                for kid, key in keys.items()
+            ]
+        }
+    )
+
+
+def token(key: Any = KEY, kid: str = "k1", algorithm: str = "EdDSA", **changes: Any) -> str:
+    claims = {
+        "iss": "echomesh-auth",
+        "aud": "echomesh",
+        "sub": "alice",
+        "tid": "tenant-1",
+        "roles": ["user"],
+        "iat": int(NOW.timestamp()),
+        "exp": int((NOW + timedelta(minutes=10)).timestamp()),
+    }
+    return jwt.encode(claims | changes, key, algorithm=algorithm, headers={"kid": kid})
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(NOW)
+
+
+@pytest.fixture
+def validator(tmp_path: Path, clock: FakeClock) -> TokenValidator:
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(k1=KEY))
+    return TokenValidator(KeySet(path, None, clock), clock)
+
+
+async def test_a_good_token_gives_its_identity(validator: TokenValidator) -> None:
+    identity = await validator.validate(token())
+    assert (identity.tenant_id, identity.user_id) == ("tenant-1", "alice")
+    assert identity.roles == {"user"}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        pytest.param(lambda: token(OTHER), id="signed with another key"),
+        pytest.param(lambda: token(kid="k9"), id="unknown key id"),
+        pytest.param(lambda: token("", algorithm="none"), id="algorithm none"),
+        pytest.param(lambda: token("s" * 32, algorithm="HS256"), id="symmetric algorithm"),
+        pytest.param(lambda: token(aud="elsewhere"), id="another audience"),
+        pytest.param(lambda: token(iss="somebody"), id="another issuer"),
+        pytest.param(lambda: "no.token.atall", id="junk"),
+        pytest.param(lambda: token()[:-4] + "AAAA", id="altered signature"),
+    ],
+)
+async def test_a_bad_token_is_invalid(validator: TokenValidator, bad: Any) -> None:
+    with pytest.raises(AppError) as refused:
+        await validator.validate(bad())
+    assert refused.value.reason is Reason.TOKEN_INVALID
+
+
+async def test_a_token_expires_although_it_was_cached(
+    validator: TokenValidator, clock: FakeClock
+) -> None:
+    good = token()
+    await validator.validate(good)
+    clock.advance(601)
+    with pytest.raises(AppError) as refused:
+        await validator.validate(good)
+    assert refused.value.reason is Reason.TOKEN_EXPIRED
+
+
+async def test_a_new_signing_key_is_fetched_kept_on_disk_and_works_while_auth_is_away(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(k1=KEY))
+    answers = [jwks(k1=KEY, k2=OTHER)]
+
+    async def fetch() -> str:
+        if not answers:
+            raise AppError(Reason.DEPENDENCY_UNAVAILABLE, "auth is away")
+        return answers.pop()
+
+    validator = TokenValidator(KeySet(path, fetch, clock), clock)
+    assert (await validator.validate(token(OTHER, kid="k2"))).user_id == "alice"
+    assert (await validator.validate(token())).user_id == "alice"
+    later = TokenValidator(KeySet(path, fetch, clock), clock)
+    assert (await later.validate(token(OTHER, kid="k2"))).user_id == "alice"
+
+
+async def test_junk_key_ids_do_not_hammer_auth(tmp_path: Path, clock: FakeClock) -> None:
+    asked = 0
+
+    async def fetch() -> str:
+        nonlocal asked
+        asked += 1
+        return jwks(k1=KEY)
+
+    validator = TokenValidator(KeySet(tmp_path / "jwks.json", fetch, clock), clock)
+    for i in range(50):
+        with pytest.raises(AppError):
+            await validator.validate(token(kid=f"junk-{i}"))
+    assert asked == 1
+
+
+@pytest.fixture
+def trust(tmp_path: Path) -> Path:
+    create_trust(tmp_path, ("routing", "memory"))
+    return tmp_path
+
+
+def test_an_assertion_names_caller_and_subject_for_one_audience(
+    trust: Path, clock: FakeClock
+) -> None:
+    signer = AssertionSigner("routing", load_private(trust, "routing"), clock)
+    memory = AssertionVerifier("memory", load_public(trust), clock)
+    routing = AssertionVerifier("routing", load_public(trust), clock)
+    assertion = signer.sign("memory", Identity("tenant-1", "alice"))
+    found = memory.verify(assertion)
+    assert (found.caller, found.tenant_id, found.user_id) == ("routing", "tenant-1", "alice")
+    with pytest.raises(AppError):
+        routing.verify(assertion)
+
+
+def test_an_assertion_lasts_a_minute_and_none_is_cached_for_another_subject(
+    trust: Path, clock: FakeClock
+) -> None:
+    signer = AssertionSigner("routing", load_private(trust, "routing"), clock)
+    verifier = AssertionVerifier("memory", load_public(trust), clock)
+    alice = signer.sign("memory", Identity("t", "alice"))
+    assert signer.sign("memory", Identity("t", "bob")) != alice
+    verifier.verify(alice)
+    clock.advance(66)
+    with pytest.raises(AppError) as late:
+        verifier.verify(alice)
+    assert late.value.reason is Reason.CALLER_INVALID
+
+
+def test_a_service_cannot_pose_as_another(trust: Path, clock: FakeClock) -> None:
+    posing = AssertionSigner("memory", load_private(trust, "routing"), clock)
+    with pytest.raises(AppError):
+        AssertionVerifier("embeddings", load_public(trust), clock).verify(posing.sign("embeddings"))
+
+
+def test_private_keys_are_readable_by_their_owner_alone_and_are_made_once(trust: Path) -> None:
+    before = (trust / "routing.key").read_bytes()
+    create_trust(trust, ("routing", "memory"))
+    assert (trust / "routing.key").read_bytes() == before
+    assert stat.S_IMODE((trust / "routing.key").stat().st_mode) == 0o600
