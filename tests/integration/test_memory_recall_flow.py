@@ -1,0 +1,284 @@
+"""Recall over a real store: what is acknowledged is found, whatever is away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from uuid import UUID
+
+import pytest_asyncio
+
+from services.memory.model import MemoryChange
+from services.memory.reconcile import Reconciler, rebuild
+from services.memory.recall import MemoryFilter
+from services.memory.recaller import RecallLimits
+from tests.support.memory_world import (
+    ALICE,
+    BOB,
+    EVE,
+    NOW,
+    World,
+    fact,
+    memory_world,
+    message,
+)
+from tests.support.postgres import FreshDatabase
+
+HISTORY = (
+    "my dog Rex chews shoes",
+    "the locker code is 4711",
+    "I moved to Berlin last spring",
+    "pasta tastes best with basil",
+)
+
+
+@pytest_asyncio.fixture
+async def world(fresh_database: FreshDatabase) -> AsyncIterator[World]:
+    async with memory_world(await fresh_database("memory")) as made:
+        yield made
+
+
+async def best(world: World, text: str = "what is the locker code?") -> str:
+    return (await world.recall(ALICE, text)).hits[0].memory.text
+
+
+async def test_memory_recall_finds_the_answer_with_context_and_reasons(world: World) -> None:
+    await world.say(ALICE, *HISTORY)
+    await world.settle()
+    recalled = await world.recall(ALICE, "what is the locker code?")
+    top = recalled.hits[0]
+    assert "the locker code is 4711" == top.memory.text
+    assert (HISTORY[0], HISTORY[2]) == (top.previous_text, top.next_text)
+    assert 1.0 == top.reasons.keyword
+    assert 0 < (top.reasons.dense or 0)
+    assert [] == list(recalled.degraded)
+
+
+async def test_memory_recall_finds_what_was_acknowledged_before_it_is_indexed(
+    world: World,
+) -> None:
+    await world.say(ALICE, *HISTORY)
+    assert {} == world.index.points
+    assert "the locker code is 4711" == await best(world)
+
+
+async def test_memory_recall_without_embeddings_is_by_keyword_and_says_so(world: World) -> None:
+    await world.say(ALICE, *HISTORY)
+    await world.settle()
+    world.embedder.away = True
+    recalled = await world.recall(ALICE, "what is the locker code?")
+    assert "the locker code is 4711" == recalled.hits[0].memory.text
+    assert ["embeddings"] == list(recalled.degraded)
+
+
+async def test_memory_recall_without_the_index_reads_postgres_and_says_so(world: World) -> None:
+    await world.say(ALICE, *HISTORY)
+    await world.settle()
+    world.index.away = True
+    recalled = await world.recall(ALICE, "what is the locker code?")
+    assert "the locker code is 4711" == recalled.hits[0].memory.text
+    assert ["index"] == list(recalled.degraded)
+
+
+async def test_memory_recall_by_keyword_alone_is_no_degradation(world: World) -> None:
+    await world.say(ALICE, *HISTORY)
+    await world.settle()
+    recalled = await world.recall(ALICE, "locker code", keyword_only=True)
+    assert "the locker code is 4711" == recalled.hits[0].memory.text
+    assert [] == list(recalled.degraded)
+
+
+async def test_memory_recall_never_shows_another_users_memories(world: World) -> None:
+    await world.say(ALICE, *HISTORY)
+    await world.settle()
+    for other in (BOB, EVE):
+        for away in (False, True):
+            world.index.away = away
+            assert [] == list((await world.recall(other, "locker code")).hits)
+
+
+async def test_memory_recall_leaves_excluded_messages_out(world: World) -> None:
+    ids = await world.say(ALICE, "what is the locker code?", "the locker code is 4711")
+    excluded = frozenset({str(ids[0])})
+    recalled = await world.recall(ALICE, "what is the locker code?", excluded=excluded)
+    assert [ids[1]] == [hit.memory.memory_id for hit in recalled.hits]
+
+
+async def test_memory_recall_is_narrowed_by_every_filter(world: World) -> None:
+    await world.say(ALICE, "locker code one", conversation="c1")
+    said = NOW + timedelta(days=9)
+    await world.store.append_messages(
+        ALICE,
+        "c2",
+        [message("locker code two", speaker="Al", said_at=said, metadata={"k": "v"})],
+        NOW,
+    )
+    await world.store.remember(ALICE, [fact("locker code three")])
+    for settled in (False, True):
+        if settled:
+            await world.settle()
+        for narrowed, expected in (
+            (MemoryFilter(conversation_id="c1"), ["locker code one"]),
+            (MemoryFilter(speaker="Al"), ["locker code two"]),
+            (MemoryFilter(since=NOW + timedelta(days=1)), ["locker code two"]),
+            (MemoryFilter(kinds=frozenset({"fact"})), ["locker code three"]),
+            (MemoryFilter(metadata={"k": "v"}), ["locker code two"]),
+            (MemoryFilter(until=NOW), []),
+        ):
+            recalled = await world.recall(ALICE, "locker code", narrowed=narrowed)
+            assert expected == [hit.memory.text for hit in recalled.hits]
+
+
+async def test_memory_recall_prefers_the_newer_when_recency_counts(world: World) -> None:
+    old = message("my locker code is one", said_at=NOW - timedelta(days=300))
+    new = message("my locker code is two", said_at=NOW - timedelta(days=1))
+    await world.store.append_messages(ALICE, "c1", [old], NOW)
+    await world.store.append_messages(ALICE, "c2", [new], NOW)
+    recalled = await world.recall(ALICE, "locker code", recency_weight=1.0)
+    assert "my locker code is two" == recalled.hits[0].memory.text
+
+
+async def test_memory_recall_says_when_too_many_rows_are_pending(
+    fresh_database: FreshDatabase,
+) -> None:
+    limits = RecallLimits(pending_rows=3)
+    async with memory_world(await fresh_database("memory"), limits) as world:
+        await world.say(ALICE, *HISTORY, "one more", "and another")
+        recalled = await world.recall(ALICE, "which dog chews?")
+        assert HISTORY[0] == recalled.hits[0].memory.text
+        assert ["pending"] == list(recalled.degraded)
+
+
+async def test_memory_hit_without_a_live_row_is_dropped_and_repaired(world: World) -> None:
+    [memory_id] = await world.say(ALICE, "the locker code is 4711")
+    await world.settle()
+    key = (ALICE.tenant_id, ALICE.user_id, str(memory_id))
+    point = world.index.points[key]
+    await world.store.forget_memory(ALICE, memory_id, NOW)
+    await world.settle()
+    world.index.points[key] = point  # as a restored index would
+    recalled = await world.recall(ALICE, "locker code")
+    assert [] == list(recalled.hits)
+    await world.settle()
+    assert {} == world.index.points
+
+
+async def test_memory_hit_of_another_version_is_repaired(world: World) -> None:
+    [memory_id] = await world.say(ALICE, "the locker code is 4711")
+    await world.settle()
+    key = (ALICE.tenant_id, ALICE.user_id, str(memory_id))
+    world.index.points[key] = replace(world.index.points[key], version=7)
+    await world.recall(ALICE, "locker code")
+    assert "the locker code is 4711" == await best(world)
+    await world.settle()
+    assert 1 == world.index.points[key].version
+
+
+async def test_memory_outbox_waits_for_what_is_away_and_uses_up_no_attempt(
+    world: World,
+) -> None:
+    await world.say(ALICE, *HISTORY)
+    world.index.away = True
+    for _ in range(5):
+        try:
+            await world.runner.run_once()
+        except Exception:  # noqa: S110, BLE001 - it says that the index is away
+            pass
+    world.index.away = False
+    assert 4 == len(world.embedder.embedded)
+    assert 4 == await world.settle()
+    assert 4 == len(world.index.points)
+    assert 4 == len(world.embedder.embedded), "vectors were kept: nothing is embedded twice"
+    assert (0, 0, 0.0) == await world.jobs.lag()
+
+
+async def test_memory_outbox_fails_a_bad_row_alone_and_holds_it(world: World) -> None:
+    ids = await world.say(ALICE, *HISTORY)
+    good = world.keeper.work
+
+    async def work(jobs: object) -> None:
+        if ids[1] in [job.memory_id for job in jobs]:  # type: ignore[attr-defined]
+            raise ValueError("poison")
+        await good(jobs)  # type: ignore[arg-type]
+
+    world.runner._work = work
+    await world.runner.run_once()
+    assert 3 == len(world.index.points)
+    waiting, held, _ = await world.jobs.lag()
+    assert (1, 0) == (waiting, held)
+
+
+async def test_memory_changed_while_its_job_runs_is_indexed_again(world: World) -> None:
+    [memory_id] = await world.say(ALICE, "code one")
+    jobs = await world.jobs.claim(10, 15.0)
+    change = MemoryChange("u1", b"h", memory_id, 0, NOW, text="code two")
+    await world.store.update_memory(ALICE, change)
+    await world.jobs.done(jobs)
+    assert 1 == await world.settle()
+    assert 2 == next(iter(world.index.points.values())).version
+    assert (1, 0) == await world.store.index_lag(ALICE)
+
+
+async def test_memory_killed_runners_jobs_are_due_again(world: World) -> None:
+    await world.say(ALICE, "code one")
+    assert 1 == len(await world.jobs.claim(10, 0.05))
+    assert [] == await world.jobs.claim(10, 15.0)
+    await asyncio.sleep(0.06)
+    assert 1 == await world.settle()
+
+
+async def test_memory_new_life_of_the_index_is_filled_without_embedding(world: World) -> None:
+    await world.say(ALICE, *HISTORY)
+    await world.say(BOB, "Bob's own")
+    await world.settle()
+    await world.keeper.check()
+    await world.settle()
+    embedded = len(world.embedder.embedded)
+    world.index.points, world.index.life = {}, "life-2"
+    await world.keeper.check()
+    await world.settle()
+    assert 5 == len(world.index.points)
+    assert embedded == len(world.embedder.embedded)
+    await world.keeper.check()
+    assert 0 == await world.settle(), "the same life is left alone"
+
+
+async def test_memory_new_model_embeds_everything_again(world: World) -> None:
+    await world.say(ALICE, *HISTORY)
+    await world.keeper.check()
+    await world.settle()
+    world.embedder.name = "fake-2"
+    await world.keeper.check()
+    await world.settle()
+    assert 8 == len(world.embedder.embedded)
+
+
+async def test_memory_reconcile_finds_missing_stale_and_orphaned_points(world: World) -> None:
+    ids = await world.say(ALICE, *HISTORY)
+    await world.settle()
+    points = world.index.points
+    keys = [(ALICE.tenant_id, ALICE.user_id, str(i)) for i in ids]
+    orphan = str(UUID(int=5))
+    points[ALICE.tenant_id, ALICE.user_id, orphan] = replace(points[keys[0]], memory_id=orphan)
+    points[keys[1]] = replace(points[keys[1]], version=9)
+    del points[keys[2]]
+    await world.jobs.ask_reconcile()
+    assert (await world.jobs.state()).reconcile_wanted
+    report = await Reconciler(world.jobs, world.index).reconcile()
+    assert (4, 1, 1, 1) == (report.memories, report.missing, report.stale, report.orphaned)
+    await world.settle()
+    assert set(keys) == set(points)
+    assert {1} == {point.version for point in points.values()}
+    assert not (await world.jobs.state()).reconcile_wanted
+    assert report.as_dict() == await world.jobs.report()
+
+
+async def test_memory_rebuild_queues_every_live_memory(world: World) -> None:
+    await world.say(ALICE, *HISTORY)
+    await world.settle()
+    world.index.points.clear()
+    assert 4 == await rebuild(world.jobs)
+    await world.settle()
+    assert 4 == len(world.index.points)
