@@ -9,8 +9,14 @@ from datetime import datetime, timedelta
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from services.auth.keys import RotationPolicy, jwks_at, new_signing_key, rotation_times
-from services.auth.keys import signing_key_at, unwrap
+from services.auth.keys import (
+    RotationPolicy,
+    jwks_at,
+    new_signing_key,
+    rotation_times,
+    signing_key_at,
+    unwrap,
+)
 from services.auth.model import Randomness, SigningKey, User
 from services.auth.store import Store
 from services.runtime.clock import Clock

@@ -37,7 +37,9 @@ class RotationPolicy:
     token_life: timedelta
 
 
-def new_signing_key(wrapping_key: bytes, key_id: str, now: datetime, signs_from: datetime) -> SigningKey:
+def new_signing_key(
+    wrapping_key: bytes, key_id: str, now: datetime, signs_from: datetime
+) -> SigningKey:
     """Make an Ed25519 key, wrapped with AES-256-GCM under its own id."""
     private = Ed25519PrivateKey.generate()
     nonce = secrets.token_bytes(_NONCE_BYTES)

@@ -73,5 +73,5 @@ def _wait_after(count: int) -> timedelta:
     over = count - FREE_FAILURES
     if over < 0:
         return timedelta(0)
-    # 2**9 first waits pass the longest one; a larger power might overflow.
-    return min(FIRST_WAIT * 2 ** min(over, 9), LONGEST_WAIT)
+    # 512 first waits pass the longest one; a larger power might overflow.
+    return min(FIRST_WAIT * (1 << min(over, 9)), LONGEST_WAIT)

@@ -48,13 +48,17 @@ class ApiKey:
 
 @dataclass(frozen=True)
 class Family:
-    """All refresh tokens of one sign-in. `revoked_for` is logout, reuse, password or None."""
+    """All refresh tokens of one sign-in, by password, key (`api_key_id`) or application.
+
+    `revoked_for` is logout, reuse, password, api_key or None.
+    """
 
     tenant_id: str
     id: str
     user_id: str
     created_at: datetime
     expires_at: datetime
+    api_key_id: str | None = None
     revoked_for: str | None = None
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
 
 from services.runtime.errors import AppError, Reason, Violation
 from services.runtime.limits import Gate
+
+T = TypeVar("T")
 
 MIN_LENGTH = 8
 # OWASP's second choice for argon2id: 19 MiB, two passes, one lane; 54 ms on the reference machine.
@@ -64,6 +68,6 @@ class Passwords:
         except (VerificationError, InvalidHashError):
             return False
 
-    async def _on_thread(self, function, *arguments):  # type: ignore[no-untyped-def]
+    async def _on_thread(self, function: Callable[..., T], *arguments: str) -> T:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, function, *arguments)

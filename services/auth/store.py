@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
-from services.auth.login_limits import Failures
 from services.auth.model import ApiKey, Family, RefreshToken, SigningKey, Tenant, User
 from services.auth.paging import Cursor
 
@@ -31,11 +30,11 @@ class TenantTransaction(Protocol):
     async def keep_answer(
         self, user_id: str, request_id: str, stored: StoredAnswer, now: datetime
     ) -> None:
-        """Keep the answer of a write; answers that are a day old are forgotten."""
+        """Keep the answer of a write."""
         ...
 
     async def add_tenant(self, tenant: Tenant) -> bool:
-        """Insert the transaction's own tenant; False: the name is taken."""
+        """Insert the transaction's own tenant if it is not there; False: the name is taken."""
         ...
 
     async def add_user(self, user: User, password_hash: str | None) -> bool:
@@ -83,7 +82,7 @@ class TenantTransaction(Protocol):
         ...
 
     async def add_family(self, family: Family, first: RefreshToken) -> None:
-        """Insert a family with its first token; the user's expired families are forgotten."""
+        """Insert a family with its first token."""
         ...
 
     async def lock_token(self, sha256: bytes) -> tuple[RefreshToken, Family] | None:
@@ -110,6 +109,10 @@ class TenantTransaction(Protocol):
         """End all families of a user."""
         ...
 
+    async def revoke_families_from(self, key_id: str, now: datetime) -> None:
+        """End all families that an API key was exchanged for."""
+        ...
+
 
 class Store(Protocol):
     """Where auth keeps things. Raises AppError DEPENDENCY_UNAVAILABLE when it is away."""
@@ -124,10 +127,6 @@ class Store(Protocol):
 
     async def api_key(self, key_id: str) -> tuple[ApiKey, bytes] | None:
         """Return a key and the hash of its secret by id, of whatever tenant."""
-        ...
-
-    async def login_failures(self, key: bytes, now: datetime) -> Failures | None:
-        """Return the failed sign-ins counted under a key."""
         ...
 
     async def reserve_login(self, key: bytes, now: datetime) -> float:

@@ -108,7 +108,8 @@ class Plan:
         mine = dsns[service]
         return {
             f"{own}DATABASE_URL": mine.app,
-            f"{own}DATABASE_DIRECT_URL": mine.owner,
+            # Migrations have run: a service itself needs no more than its jobs do (LISTEN).
+            f"{own}DATABASE_DIRECT_URL": mine.jobs,
             f"{own}JOBS_DATABASE_URL": mine.jobs,
         }
 

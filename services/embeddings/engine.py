@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from services.embeddings.backlog import Backlog, QueueLimits, Work
 from services.embeddings.batching import BatchLimits, Priority
@@ -20,7 +21,7 @@ from services.runtime.cache import BoundedCache
 from services.runtime.errors import AppError, Reason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Iterable, Sequence
 
     from services.embeddings.metrics import EngineMetrics
     from services.embeddings.vectors import Encoder, ModelInfo
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 TOKENIZE_BATCH = 64  # texts per trip to the tokenizer's thread: about 5 ms of work
 FIRST_GUESS_S = 0.01  # seconds per text before the first batch was timed
 SMOOTHING = 0.1  # share of the newest batch in the running estimate
+
+G = TypeVar("G")
+R = TypeVar("R")
+Step = Callable[[list[Work]], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -170,46 +175,49 @@ class Engine:
             self._note_queue()
 
     async def _tokenize_forever(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
             await _signalled(self._fresh, lambda: self._backlog.has_fresh)
             works = self._drop_expired(self._backlog.take_fresh(TOKENIZE_BATCH))
-            texts = [work.text for work in works]
-            if not texts:
-                continue
-            try:
-                cut = await loop.run_in_executor(self._tokenizing, self._encoder.tokenize, texts)
-            except Exception as error:  # whatever it is, the waiters must hear of it
-                self._fail(works, error)
-                continue
-            for work, tokens in zip(works, cut, strict=True):
-                self._backlog.make_ready(work, tokens)
+            await self._each_alone_on_error(works, self._tokenize)
             self._ready.set()
 
     async def _infer_forever(self) -> None:
         while True:
             await _signalled(self._ready, lambda: self._backlog.ready > 0)
-            batch = self._drop_expired(self._backlog.take_batch())
+            works = self._drop_expired(self._backlog.take_batch())
             self._note_queue()
-            if batch:
-                await self._infer(batch)
+            await self._each_alone_on_error(works, self._infer)
 
-    async def _infer(self, batch: list[Work]) -> None:
-        loop = asyncio.get_running_loop()
-        tokens = [work.tokens for work in batch if work.tokens is not None]
-        began = self._clock.monotonic()
-        try:
-            results = await loop.run_in_executor(self._inference, self._encoder.encode, tokens)
-        except Exception as error:  # whatever it is, the waiters must hear of it
-            self._fail(batch, error)
+    async def _each_alone_on_error(self, works: list[Work], step: Step) -> None:
+        """Run a step; if it fails, run it text by text: one's bad text harms nobody else."""
+        if not works:
             return
+        try:
+            await step(works)
+        except Exception as error:  # whatever it is, those who wait must hear of it
+            if len(works) == 1:
+                self._fail(works, error)
+                return
+            for work in works:
+                await self._each_alone_on_error([work], step)
+
+    async def _tokenize(self, works: list[Work]) -> None:
+        texts = [work.text for work in works]
+        cut = await _in_thread(self._tokenizing, self._encoder.tokenize, texts)
+        for work, tokens in zip(works, cut, strict=True):
+            self._backlog.make_ready(work, tokens)
+
+    async def _infer(self, works: list[Work]) -> None:
+        tokens = [work.tokens for work in works if work.tokens is not None]
+        began = self._clock.monotonic()
+        results = await _in_thread(self._inference, self._encoder.encode, tokens)
         seconds = self._clock.monotonic() - began
-        for work, result in zip(batch, results, strict=True):
+        for work, result in zip(works, results, strict=True):
             self._cache.put(work.key, result)
             self._in_flight.pop(work.key, None)
             if work.wanted:
                 work.future.set_result(result)
-        newest = seconds / len(batch)
+        newest = seconds / len(works)
         self._seconds_per_text += SMOOTHING * (newest - self._seconds_per_text)
         self._metrics.batch_done(results, seconds, self._cache.stats().size_bytes)
 
@@ -247,3 +255,17 @@ async def _signalled(event: asyncio.Event, ready: Callable[[], bool]) -> None:
     while not ready():
         event.clear()
         await event.wait()
+
+
+async def _in_thread(pool: ThreadPoolExecutor, call: Callable[[G], R], given: G) -> R:
+    """Call in a thread; a panic of native code becomes an ordinary error."""
+
+    def guarded() -> R:
+        try:
+            return call(given)
+        except Exception:
+            raise
+        except BaseException as panic:
+            raise RuntimeError(f"the encoder broke down: {panic}") from panic
+
+    return await asyncio.get_running_loop().run_in_executor(pool, guarded)

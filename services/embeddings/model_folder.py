@@ -78,7 +78,7 @@ def _run_builder(folder: Path | None, version: str, scratch: Path) -> None:
         command += ["--source", str(folder.resolve())]
     root = Path(__file__).resolve().parents[2]  # where the `services` package lies
     try:
-        done = subprocess.run(  # noqa: S603 - our own module and paths from settings
+        done = subprocess.run(
             command,
             cwd=root,
             stdin=subprocess.DEVNULL,

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from echomesh.embeddings.v1 import embeddings_pb2_grpc as pb_grpc
-
 from services.embeddings.encoder import OnnxEncoder
 from services.embeddings.engine import Engine
 from services.embeddings.metrics import EngineMetrics

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from echomesh.embeddings.v1 import embeddings_pb2 as pb
 from echomesh.embeddings.v1 import embeddings_pb2_grpc as pb_grpc
-
 from services.embeddings.batching import Priority
 from services.runtime.channel import MAX_MESSAGE_BYTES
 from services.runtime.deadline import require_time

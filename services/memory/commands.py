@@ -10,18 +10,15 @@ import asyncio
 import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from services.memory.config import MemorySettings
 from services.memory.postgres.job_store import PostgresJobStore
 from services.memory.reconcile import rebuild, summary
-from services.memory.server import jobs_database, required
+from services.memory.server import MIGRATIONS, jobs_database, required
 from services.memory.store import JobStore
 from services.runtime.errors import AppError
 from services.runtime.migrate import MigrationError, migrate_service
-
-MIGRATIONS = Path(__file__).parent / "migrations"
 
 WAIT_S = 60.0
 """How long a command waits for the running service before it says that the work is queued."""

@@ -36,6 +36,9 @@ class MemorySettings(ServiceSettings):
         default_factory=lambda data: data["data_dir"] / "memory" / "index",
         description="folder of the edge index",
     )
+    embedding_dimensions: int = Field(
+        384, ge=1, description="dimensions of the embedding model's vectors"
+    )
     recall_embed_s: float = Field(0.4, gt=0, description="limit for embedding a question, seconds")
     recall_index_s: float = Field(1.0, gt=0, description="limit for searching the index, seconds")
     recall_pending_rows: int = Field(

@@ -13,18 +13,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from echomesh.memory.v1 import conversation_pb2 as cpb
 from echomesh.memory.v1 import memory_pb2 as mpb
-from services.memory.model import Conversation, Kind, Memory, Message, Owner, Role
-from services.memory.recall import MemoryFilter
+from services.memory.model import Conversation, Memory, Message, Owner
+from services.memory.recall import Kind, MemoryFilter, Role
 from services.memory.recaller import Hit, Recalled
 from services.runtime.errors import invalid
 from services.runtime.identity import current_identity
 
-_ROLES: Mapping[int, Role] = {
+_ROLES: Mapping[cpb.MessageRole.ValueType, Role] = {
     cpb.MESSAGE_ROLE_USER: "user",
     cpb.MESSAGE_ROLE_ASSISTANT: "assistant",
 }
 _ROLE_NUMBERS = {role: number for number, role in _ROLES.items()}
-_KINDS: Mapping[int, Kind] = {
+_KINDS: Mapping[mpb.MemoryKind.ValueType, Kind] = {
     mpb.MEMORY_KIND_EPISODIC: "episodic",
     mpb.MEMORY_KIND_FACT: "fact",
     mpb.MEMORY_KIND_PREFERENCE: "preference",
@@ -68,12 +68,12 @@ def _messages(value: Any) -> list[ProtoMessage]:
     return [part for part in parts if isinstance(part, ProtoMessage)]
 
 
-def role(number: int) -> Role:
+def role(number: cpb.MessageRole.ValueType) -> Role:
     """Return the role of a validated enum value."""
     return _ROLES[number]
 
 
-def kind(number: int, default: Kind) -> Kind:
+def kind(number: mpb.MemoryKind.ValueType, default: Kind) -> Kind:
     """Return the kind of an enum value; unset means ``default``."""
     return _KINDS.get(number, default)
 
@@ -126,7 +126,7 @@ def memory_filter(value: mpb.MemoryFilter) -> MemoryFilter:
     )
 
 
-def finish_reason(number: cpb.FinishReason) -> str:
+def finish_reason(number: cpb.FinishReason.ValueType) -> str:
     """Return a finish reason as it is stored."""
     return cpb.FinishReason.Name(number).removeprefix(_FINISH_PREFIX).lower()
 

@@ -83,7 +83,9 @@ class GrpcEmbedder:
             for found in reply.embeddings
         ]
 
-    async def _embed(self, texts: Sequence[str], priority: pb.Priority) -> pb.EmbedResponse:
+    async def _embed(
+        self, texts: Sequence[str], priority: pb.Priority.ValueType
+    ) -> pb.EmbedResponse:
         request = pb.EmbedRequest(
             texts=[_clipped(text) for text in texts], token_vectors=True, priority=priority
         )

@@ -67,6 +67,8 @@ class Keeper:
                     await self.check()
             except AppError as error:
                 get_logger().info("keeper_waits", reason=error.reason, error=error.message)
+            except Exception as error:
+                get_logger().error("keeper_failed", exc_info=error)
             await asyncio.sleep(CHECK_S)
 
     async def check(self) -> None:

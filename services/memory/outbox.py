@@ -30,6 +30,9 @@ POLL_S = 2.0
 AWAY_PAUSE_S = 1.0
 """Pause before trying again what was away."""
 
+FAILED_PAUSE_S = 10.0
+"""Pause after a defect of ours, such as a schema that is not there."""
+
 BATCH_LIMIT_S = 60.0
 """No batch runs longer; what hangs is handed back."""
 
@@ -85,6 +88,10 @@ class OutboxRunner:
             except AppError as error:
                 get_logger().warning("outbox_waits", reason=error.reason, error=error.message)
                 await asyncio.sleep(AWAY_PAUSE_S)
+                continue
+            except Exception as error:
+                get_logger().error("outbox_failed", exc_info=error)
+                await asyncio.sleep(FAILED_PAUSE_S)
                 continue
             if not found:
                 await self._sleep()

@@ -138,8 +138,8 @@ class Recaller:
         )
         if found is None:
             return query, ""
-        vectors = {"vector": found.vector, "token_vectors": found.token_vectors}
-        return replace(query, **vectors), found.model
+        embedded = replace(query, vector=found.vector, token_vectors=found.token_vectors)
+        return embedded, found.model
 
     async def _candidates(
         self,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import uuid
 from contextlib import AsyncExitStack
+from pathlib import Path
 
+import asyncpg
 from pydantic import SecretStr
 
 from echomesh.embeddings.v1 import embeddings_pb2_grpc
@@ -12,7 +14,8 @@ from echomesh.memory.v1 import conversation_pb2_grpc, memory_pb2_grpc
 from services.memory.config import MemorySettings
 from services.memory.conversation_service import ConversationServicer
 from services.memory.embedder import Embedder, GrpcEmbedder
-from services.memory.index import VectorIndex, open_index
+from services.memory.index import VectorIndex
+from services.memory.index.edge import EdgeIndex, edge_supervisor
 from services.memory.indexing import Indexer
 from services.memory.keeper import Keeper
 from services.memory.listening import listen
@@ -23,23 +26,29 @@ from services.memory.postgres.stores import PostgresStore
 from services.memory.recaller import Recaller
 from services.runtime.clock import SystemClock
 from services.runtime.errors import AppError, Reason
+from services.runtime.logs import get_logger
+from services.runtime.migrate import MigrationError, check_schema
 from services.runtime.postgres import Database
+from services.runtime.process import socket_folder
 from services.runtime.security import open_security
 from services.runtime.server import Registration, Server, background
 
 JOBS_TIMEOUT_S = 30.0
 """Background statements may take longer than a request's."""
 
+MIGRATIONS = Path(__file__).parent / "migrations"
+
 PACKAGE = "echomesh.memory.v1"
 
 
 async def build(settings: MemorySettings, stack: AsyncExitStack) -> Server:
     """Open everything onto ``stack``; what is away now is used when it returns."""
+    await _check_schema(settings)
     security = await open_security("memory", settings, stack)
     embedder = GrpcEmbedder(
         embeddings_pb2_grpc.EmbeddingsServiceStub(security.channels.channel("embeddings"))
     )
-    index = await open_index(settings, stack)
+    index = await _open_index(settings, stack)
     store = PostgresStore(_database(settings, stack))
     runner = await _start_jobs(settings, stack, embedder, index)
     clock = SystemClock()
@@ -66,6 +75,35 @@ async def build(settings: MemorySettings, stack: AsyncExitStack) -> Server:
         validator=security.validator,
         verifier=security.verifier,
     )
+
+
+async def _check_schema(settings: MemorySettings) -> None:
+    """Refuse a schema that needs newer code; while Postgres is away there is nothing to refuse."""
+    dsn = required(settings.database_direct_url or settings.database_url, "database_url")
+    try:
+        await check_schema("memory", dsn, MIGRATIONS)
+    except MigrationError as error:
+        raise AppError(Reason.INTERNAL, str(error)) from error
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        get_logger().warning("schema_not_checked", error=type(error).__name__)
+
+
+async def _open_index(settings: MemorySettings, stack: AsyncExitStack) -> VectorIndex:
+    """Open the Qdrant server's collection if there is one, else the embedded index."""
+    if settings.qdrant_url is not None:
+        # Imported only where it is used: the client takes tens of megabytes.
+        from services.memory.index.qdrant import QdrantIndex, qdrant_client
+
+        key = settings.qdrant_api_key
+        client = qdrant_client(settings.qdrant_url, key.get_secret_value() if key else None)
+        remote = QdrantIndex(client, settings.qdrant_collection, settings.embedding_dimensions)
+        stack.push_async_callback(remote.close)
+        return remote
+    sockets = socket_folder(settings.data_dir)
+    index = EdgeIndex(edge_supervisor(settings.index_dir, settings.embedding_dimensions, sockets))
+    stack.push_async_callback(index.close)
+    await index.start()
+    return index
 
 
 def _database(settings: MemorySettings, stack: AsyncExitStack) -> Database:

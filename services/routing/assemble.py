@@ -36,7 +36,6 @@ class PromptParts:
     message: str
     today: datetime
     user_name: str = ""
-    assistant_name: str = ""
     summary: str = ""
     memories: Sequence[Recollection] = ()
     recent: Sequence[PastMessage] = ()

@@ -39,6 +39,7 @@ from services.routing.prompting import Context, prepare
 from services.routing.remembering import STORE_S, MemoryLeg
 from services.routing.streams import Background, Emit, TurnHandle, TurnKey, TurnTable
 from services.routing.targets import TargetBook
+from services.routing.toolcalls import unpack
 from services.routing.turn import check_supported, rerun_reason, usable_hits
 from services.runtime.clock import Clock
 from services.runtime.errors import AppError
@@ -65,6 +66,7 @@ class Parts:
     explanations: Explanations
     background: Background
     gate: Gate
+    max_turns: int
     clock: Clock
 
 
@@ -97,7 +99,7 @@ class Turn:
     async def run(self, emit: Emit, handle: TurnHandle) -> None:
         """Run the turn; raises AppError if it cannot be answered."""
         gate = self._parts.gate
-        if gate.waiting:
+        if gate.running >= self._parts.max_turns:
             await self._accept(emit, replayed=False)
             await emit(Progress(Stage.QUEUED, position=gate.waiting))
         async with gate:
@@ -201,12 +203,12 @@ class Turn:
         generation = Generation(parts.models, parts.book, self._budget, emit, prepared)
         try:
             reply = await generation.run(targets)
+            await self._conclude(emit, begun, reply, targets)
         except asyncio.CancelledError:
             parts.background.spawn(self._store_partial(begun, generation.reply))
             raise
         finally:
             self._explain(generation.reply)
-        await self._conclude(emit, begun, reply, targets)
 
     async def _announce(
         self, emit: Emit, target: Target, shown: tuple[Recollection, ...], tier: Tier
@@ -220,12 +222,11 @@ class Turn:
 
     async def _store_partial(self, begun: BegunTurn | None, reply: Reply) -> None:
         """Store what a cancelled turn had; runs on its own for at most `STORE_S`."""
-        text = reply.transcript.text
         begun = begun or await self._leg.begun_late(STORE_S)
-        if not text or begun is None or begun.reply is not None:
+        if not reply.transcript.text or begun is None or begun.reply is not None:
             return
-        model = reply.transcript.model
-        await self._leg.complete(begun, text, FinishReason.CANCELLED, model, timeout_s=STORE_S)
+        finish = reply.reason or FinishReason.CANCELLED
+        await self._leg.complete(begun, reply.transcript, finish, timeout_s=STORE_S)
 
     async def _conclude(
         self,
@@ -235,7 +236,6 @@ class Turn:
         targets: Sequence[Target],
     ) -> None:
         """Commit the reply and send the final frame."""
-        transcript = reply.transcript
         begun = begun or await self._leg.begun_late(self._commit_wait_s())
         if begun is not None and begun.reply is not None:
             await emit(Restart("the turn was finished before"))
@@ -244,11 +244,7 @@ class Turn:
         reply_id, stored = "", StoreResult.NOT_STORED
         if begun is not None:
             reply_id, stored = await self._leg.complete(
-                begun,
-                transcript.text,
-                reply.reason,
-                transcript.model,
-                timeout_s=self._commit_wait_s(),
+                begun, reply.transcript, reply.reason, timeout_s=self._commit_wait_s()
             )
         if reply.target is not None and reply.target.model.generative < _wanted(targets):
             self._leg.note("models")
@@ -293,6 +289,9 @@ class Turn:
         first_text_s = self._budget.elapsed_s()
         if reply.text:
             await emit(TextDelta(reply.text))
+        if reply.finish_reason is FinishReason.TOOL_CALLS:
+            for call in unpack(reply.metadata):
+                await emit(call)
         await emit(
             Final(
                 message_id=begun.message.id,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 from services.routing.domain import (
@@ -33,6 +33,7 @@ class MemoryPort(Protocol):
         speaker: str,
         finish_reason: FinishReason,
         model: str,
+        metadata: Mapping[str, str],
     ) -> str:
         """Store the reply and return its id."""
         ...

@@ -80,7 +80,6 @@ def _prompt(context: Context, model: Model) -> Prompt:
         message=turn.text,
         today=context.today,
         user_name=user_name(turn, context.hits),
-        assistant_name=context.persona.name,
         memories=context.hits if model.generative else (),
         recent=context.recent,
         tail=turn.tool_messages,

@@ -16,6 +16,8 @@ from services.routing.domain import (
 )
 from services.routing.ports import MemoryPort
 from services.routing.streams import Background
+from services.routing.toolcalls import pack
+from services.routing.turn import Transcript
 from services.runtime.deadline import deadline_scope
 from services.runtime.errors import AppError, Reason
 
@@ -55,8 +57,7 @@ def result_of(error: AppError) -> StoreResult:
 class MemoryLeg:
     """Begin, recall and complete for one turn.
 
-    `begin_s` and `recall_s` are the deadlines of the two first calls in seconds; how long the
-    turn waits for them is said at each wait.
+    How long the turn waits is said at each wait; what comes later is not lost, only not waited for.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class MemoryLeg:
         self._degraded: dict[str, None] = {}
 
     def start(self, *, begin_s: float, recall_s: float, keyword_only: bool) -> None:
-        """Send the first calls, all at once."""
+        """Send the first calls, all at once; `begin_s` and `recall_s` are their deadlines."""
         turn, memory = self._turn, self._memory
         if turn.store:
             begin = memory.begin(turn, recent_limit=RECENT_MESSAGES)
@@ -137,7 +138,12 @@ class MemoryLeg:
         return await self._within(self._begin, timeout_s)
 
     async def complete(
-        self, begun: BegunTurn, text: str, finish: FinishReason, model: str, *, timeout_s: float
+        self,
+        begun: BegunTurn,
+        transcript: Transcript,
+        finish: FinishReason,
+        *,
+        timeout_s: float,
     ) -> tuple[str, StoreResult]:
         """Store the reply; return its id and what is known after `timeout_s` seconds.
 
@@ -147,10 +153,11 @@ class MemoryLeg:
             self._memory.complete(
                 self._turn,
                 epoch=begun.epoch,
-                text=text,
+                text=transcript.text,
                 speaker=self._speaker,
                 finish_reason=finish,
-                model=model,
+                model=transcript.model,
+                metadata=pack(transcript.tool_calls),
             ),
             STORE_S,
         )

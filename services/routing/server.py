@@ -50,6 +50,7 @@ def make_parts(
         explanations=Explanations(clock),
         background=background,
         gate=Gate(settings.max_turns, settings.max_queued_turns, name="turns"),
+        max_turns=settings.max_turns,
         clock=clock,
     )
 

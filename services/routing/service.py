@@ -8,6 +8,7 @@ from typing import Any
 
 from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc, routing_pb2, routing_pb2_grpc
 from services.routing.convert import endpoints_to, explanation_to, frame_to, turn_from
+from services.routing.domain import Final
 from services.routing.explain import Explanations
 from services.routing.pipeline import Parts, Turn
 from services.routing.streams import TurnKey
@@ -16,11 +17,24 @@ from services.runtime.deadline import remaining_s
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import current_identity
 from services.runtime.interceptor import trace_id
+from services.runtime.metrics import counter, histogram
+
+_REPLIES = counter("echomesh_replies_total", "Replies by model and finish.", ("model", "finish"))
+_FIRST_TEXT = histogram(
+    "echomesh_first_text_seconds", "Time to the first text of the kept reply.", ("tier", "model")
+)
 
 
 def _key(request_id: str) -> TurnKey:
     identity = current_identity()
     return identity.tenant_id, identity.user_id, request_id
+
+
+def _count(final: Final) -> None:
+    """Record a finished reply: extractive and model answers are told apart by their model."""
+    _REPLIES.labels(final.model, final.finish_reason.name).inc()
+    if final.first_text_s is not None:
+        _FIRST_TEXT.labels(final.tier.name, final.model).observe(final.first_text_s)
 
 
 class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
@@ -45,6 +59,8 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
         frames = self._parts.table.run(key, turn.run, detach=request.detach)
         async with aclosing(frames):
             async for frame in frames:
+                if isinstance(frame, Final):
+                    _count(frame)
                 yield frame_to(frame, sequence.number(frame))
 
 

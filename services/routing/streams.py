@@ -66,14 +66,16 @@ class Background:
         return task
 
     async def close(self, timeout_s: float) -> None:
-        """Wait up to `timeout_s` for what runs, then cancel it."""
-        if not self._tasks:
-            return
-        _, late = await asyncio.wait(set(self._tasks), timeout=timeout_s)
-        for task in late:
+        """Wait up to `timeout_s` for what runs, cancel it, and wait for what that starts."""
+        await self._settle(timeout_s)
+        for task in set(self._tasks):
             task.cancel()
-        if late:
-            await asyncio.wait(late, timeout=timeout_s)
+        await asyncio.sleep(0)
+        await self._settle(timeout_s)
+
+    async def _settle(self, timeout_s: float) -> None:
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=timeout_s)
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager
 from typing import Any
 
@@ -53,7 +53,7 @@ class GrpcMemory:
             parent_message_id=turn.parent_message_id,
             recent_limit=recent_limit,
         )
-        with _tell_not_sent():
+        with _for_the_user():
             begun = await self._conversations.BeginTurn(request)
         return BegunTurn(
             message=convert.message_from(begun.message),
@@ -71,11 +71,9 @@ class GrpcMemory:
         speaker: str,
         finish_reason: FinishReason,
         model: str,
+        metadata: Mapping[str, str],
     ) -> str:
-        """Store the reply and return its id.
-
-        The user's token may have expired since the turn began; routing itself vouches for them.
-        """
+        """Store the reply and return its id."""
         request = conversation_pb2.CompleteTurnRequest(
             request_id=turn.request_id,
             epoch=epoch,
@@ -83,8 +81,9 @@ class GrpcMemory:
             speaker=speaker,
             finish_reason=int(finish_reason),  # type: ignore[arg-type]
             model=model,
+            metadata=metadata,
         )
-        with acting_as(current_identity()), _tell_not_sent():
+        with _for_the_user():
             response = await self._conversations.CompleteTurn(request)
         return str(response.reply.id)
 
@@ -138,10 +137,14 @@ class GrpcModels:
 
 
 @contextmanager
-def _tell_not_sent() -> Iterator[None]:
-    """Mark errors of requests that never left this process: nothing was written for sure."""
+def _for_the_user() -> Iterator[None]:
+    """Write for the calling user, whose token may have expired since: routing vouches for them.
+
+    Errors of requests that never left this process are marked: nothing was written for sure.
+    """
     try:
-        yield
+        with acting_as(current_identity()):
+            yield
     except AppError as error:
         cause = error.__cause__
         if not isinstance(cause, grpc.aio.AioRpcError):

@@ -128,10 +128,9 @@ class MeshChannel(grpc.aio.Channel):
 
     def _streamed(self, method: str, multicallable: Any) -> Callable[..., StreamCall]:
         def call(request: Any, *, timeout: float | None = None, **_: Any) -> StreamCall:
+            limit_s = _limit(timeout)
             client_call = _ClientCall(method, self._target)
-            started = multicallable(
-                request, timeout=_limit(timeout), metadata=self._metadata(client_call)
-            )
+            started = multicallable(request, timeout=limit_s, metadata=self._metadata(client_call))
             return StreamCall(started, client_call)
 
         return call

@@ -130,13 +130,13 @@ class EmbeddedPostgres:
         private_folder(self._folder)
         runner = self._given_runner or plan_runner(find_binaries(self._existing_major()))
         self._data = reachable_home(runner, self._folder) / "data"
-        in_place = self._data.parent == self._folder
-        self._socket_folder = (socket_folder if in_place else short_folder)(self._folder)
+        if runner.uid is None:
+            self._socket_folder = socket_folder(self._folder)
+        else:
+            self._socket_folder = short_folder(self._folder, runner.uid)
         self._passwords = kept_passwords(self._folder, {SUPERUSER: secrets.token_urlsafe(24)})
         if not (self._data / "PG_VERSION").exists():
             await asyncio.to_thread(self._initialise, runner)
-        if runner.uid is not None:
-            os.chown(self._socket_folder, runner.uid, -1)
         await self._end_leftover()
         await self._launch(runner)
 
@@ -196,7 +196,7 @@ class EmbeddedPostgres:
 
     def _initialise(self, runner: Runner) -> None:
         data = self._data_folder()
-        if runner.uid is not None and data.parent != self._folder:
+        if runner.uid is not None:
             data.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         staging = data.with_name("data.new")  # an initdb that is cut short leaves nothing else
         shutil.rmtree(staging, ignore_errors=True)

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any, TypeAlias
 
 import grpc
@@ -30,7 +30,8 @@ from services.runtime.validation import MALFORMED, checked
 # For calls that come without a deadline, and the most that one may ask for.
 DEFAULT_DEADLINE_S = 60.0
 MAX_DEADLINE_S = 600.0
-# Health answers whatever the load; it must not be shed with the rest.
+# Health answers whatever the load, and a balancer watches it for as long as it is connected: it
+# is not shed, has no deadline and makes no span.
 _HEALTH = "/grpc.health.v1.Health/"
 _TRACER = trace.get_tracer("echomesh.server")
 _LATENCY = metrics.histogram(
@@ -74,14 +75,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler[Any, Any]:
         rule = rule_for(path, debug=self._debug)
         make, behavior = _kind(handler)
+        run = _probe if path.startswith(_HEALTH) else self._run
 
         async def unary_response(request: Any, context: Any) -> Any:
-            return await self._run(
+            return await run(
                 path, rule, context, lambda: _once(behavior, _incoming(request), context)
             )
 
         async def stream_response(request: Any, context: Any) -> None:
-            await self._run(
+            await run(
                 path, rule, context, lambda: _write_all(behavior, _incoming(request), context)
             )
 
@@ -104,7 +106,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         ) as span:
             outcome = _Outcome(path, span, started)
             try:
-                answer = await self._inside(path, rule, context, metadata, body)
+                answer = await self._inside(rule, context, metadata, body)
             except asyncio.CancelledError:
                 outcome.cancelled(context.time_remaining())
                 raise
@@ -114,21 +116,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 outcome.done(grpc.StatusCode.OK)
                 return answer
 
-    async def _inside(
-        self, path: str, rule: Rule, context: Any, metadata: dict[str, str], body: Body
-    ) -> Any:
+    async def _inside(self, rule: Rule, context: Any, metadata: dict[str, str], body: Body) -> Any:
         asked_s = context.time_remaining()
         allowed_s = DEFAULT_DEADLINE_S if asked_s is None else min(asked_s, MAX_DEADLINE_S)
-        subject = await self._authenticator.authenticate(rule, metadata)
-        async with AsyncExitStack() as stack:
-            stack.enter_context(deadline_scope(allowed_s))
-            stack.enter_context(acting_as(subject.identity, subject.token))
-            if not path.startswith(_HEALTH):
-                stack.callback(self._admit())
+        with deadline_scope(allowed_s):
             async with asyncio.timeout(allowed_s):
-                return await body()
+                subject = await self._authenticator.authenticate(rule, metadata)
+                with acting_as(subject.identity, subject.token), self._admitted():
+                    return await body()
 
-    def _admit(self) -> Callable[[], None]:
+    @contextmanager
+    def _admitted(self) -> Iterator[None]:
         if self._in_flight >= self._max_in_flight:
             raise AppError(
                 Reason.OVERLOADED,
@@ -137,13 +135,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 retry_after_s=1.0,
             )
         self._in_flight += 1
-        _IN_FLIGHT.set(self._in_flight)
-
-        def leave() -> None:
+        _IN_FLIGHT.inc()
+        try:
+            yield
+        finally:
             self._in_flight -= 1
-            _IN_FLIGHT.set(self._in_flight)
-
-        return leave
+            _IN_FLIGHT.dec()
 
 
 class _Outcome:
@@ -177,9 +174,21 @@ class _Outcome:
         if known.reason is Reason.INTERNAL:
             get_logger().error("rpc_failed", method=self._path, exc_info=error)
         self.done(CODES[known.reason])
-        code, status = to_status(known, trace_id(self._span))
-        details = ((DETAILS_KEY, status.SerializeToString()),)
-        await context.abort(code, known.message, trailing_metadata=details)
+        await _send(context, known, trace_id(self._span))
+
+
+async def _send(context: Any, error: AppError, trace_id: str) -> None:
+    code, status = to_status(error, trace_id)
+    details = ((DETAILS_KEY, status.SerializeToString()),)
+    await context.abort(code, error.message, trailing_metadata=details)
+
+
+async def _probe(path: str, rule: Rule, context: Any, body: Body) -> Any:
+    """Answer a health check with none of what surrounds other calls."""
+    try:
+        return await body()
+    except AppError as error:
+        await _send(context, error, trace_id())
 
 
 def trace_id(span: trace.Span | None = None) -> str:
@@ -189,6 +198,9 @@ def trace_id(span: trace.Span | None = None) -> str:
 
 
 def _known(error: Exception) -> AppError:
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        # What a task group makes of the one failure that ended it.
+        error = error.exceptions[0]
     if isinstance(error, AppError):
         return error
     if isinstance(error, TimeoutError):

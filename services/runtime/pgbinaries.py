@@ -175,12 +175,8 @@ def _copied(binaries: Binaries) -> Binaries:
 
 
 def reachable_home(runner: Runner, wanted: Path) -> Path:
-    """Return where the database's files go: `wanted`, unless its user cannot get there."""
-    if runner.uid is None or all(_open_to_all(folder) for folder in wanted.resolve().parents):
+    """Return where the database's files go: `wanted`, but for `nobody`, who cannot get there."""
+    if runner.uid is None:
         return wanted
     digest = hashlib.sha256(os.fsencode(wanted.resolve())).hexdigest()[:16]
     return _NOBODY_HOME / f"data-{digest}"
-
-
-def _open_to_all(folder: Path) -> bool:
-    return not folder.exists() or bool(folder.stat().st_mode & 0o001)

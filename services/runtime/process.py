@@ -239,20 +239,29 @@ def socket_folder(data_dir: Path) -> Path:
     return short_folder(data_dir)
 
 
-def short_folder(data_dir: Path) -> Path:
-    """Return a private folder under the system's temporary folder, named after `data_dir`."""
+def short_folder(data_dir: Path, uid: int | None = None) -> Path:
+    """Return a private folder under the system's temporary folder, named after `data_dir`.
+
+    `uid` is its owner where that is not this process's user.
+    """
     digest = hashlib.sha256(os.fsencode(data_dir.resolve())).hexdigest()[:12]
     base = Path(tempfile.gettempdir())
     if len(os.fsencode(base)) > MAX_SOCKET_FOLDER_BYTES - 32:
         base = Path("/tmp")  # noqa: S108 - the folder inside is private and its owner is checked
-    return private_folder(base / f"echomesh-{os.getuid()}-{digest}")
+    return private_folder(base / f"echomesh-{os.getuid() if uid is None else uid}-{digest}", uid)
 
 
-def private_folder(folder: Path) -> Path:
-    """Create `folder` with mode 0700, or check that the one there is ours."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+def private_folder(folder: Path, uid: int | None = None) -> Path:
+    """Create `folder` with mode 0700, or check that the one there belongs to us (or `uid`)."""
+    owner = os.getuid() if uid is None else uid
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        if owner != os.getuid():
+            os.chown(folder, owner, -1)
+    except FileExistsError:
+        pass  # whose it is, is looked at below
     info = folder.lstat()
-    if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.getuid():
+    if not stat.S_ISDIR(info.st_mode) or info.st_uid != owner:
         raise PermissionError(f"{folder} belongs to somebody else")
     folder.chmod(0o700)
     return folder

@@ -11,7 +11,9 @@ from typing import Any
 
 import grpc
 import uvloop
+from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
 
 from services.runtime.authenticate import Authenticator
 from services.runtime.channel import MAX_MESSAGE_BYTES
@@ -22,6 +24,7 @@ from services.runtime.metrics import start_metrics_server, watch_event_loop
 from services.runtime.process import end_with_parent
 from services.runtime.settings import ServiceSettings
 from services.runtime.telemetry import setup_telemetry
+from services.runtime.tls import public_credentials
 from services.runtime.tokens import AssertionVerifier, TokenValidator
 
 MAX_IN_FLIGHT = 1_000
@@ -42,7 +45,6 @@ _PUBLIC = [*_COMMON, ("grpc.http2.min_ping_interval_without_data_ms", 10_000)]
 _MESH = [
     *_COMMON,
     ("grpc.http2.min_ping_interval_without_data_ms", 1_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1_000),
     ("grpc.http2.max_ping_strikes", 0),
 ]
 
@@ -80,8 +82,9 @@ class Server:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         if self.settings.public_address:
             authenticator = Authenticator(self.validator, None)
+            credentials = public_credentials(self.settings)
             self.public_bound = await self._listen(
-                self.settings.public_address, self.public, _PUBLIC, authenticator
+                self.settings.public_address, self.public, _PUBLIC, authenticator, credentials
             )
         if self.settings.mesh_address:
             authenticator = Authenticator(self.validator, self.verifier)
@@ -95,14 +98,21 @@ class Server:
         registrations: Sequence[Registration],
         options: list[tuple[str, Any]],
         authenticator: Authenticator,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> str:
-        interceptor = CallInterceptor(authenticator, self.max_in_flight)
+        debug = self.settings.reflection or self.settings.channelz
+        interceptor = CallInterceptor(authenticator, self.max_in_flight, debug=debug)
         server = grpc.aio.server(interceptors=[interceptor], options=options)
         for registration in registrations:
             registration.add(registration.servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        if self.settings.reflection:
+            names = [registration.name for registration in registrations]
+            reflection.enable_server_reflection([*names, health.SERVICE_NAME], server)
+        if self.settings.channelz and options is _MESH:
+            channelz.add_channelz_servicer(server)
         try:
-            port = server.add_insecure_port(address)
+            port = _bind(server, address, credentials)
         except RuntimeError:
             raise AppError(Reason.INTERNAL, f"{self.name}: {address} is in use") from None
         await server.start()
@@ -114,6 +124,12 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(drain_s)
         await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+
+
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    if credentials is None:
+        return server.add_insecure_port(address)
+    return server.add_secure_port(address, credentials)
 
 
 Build = Callable[[AsyncExitStack], Awaitable[Server]]

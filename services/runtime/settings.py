@@ -78,6 +78,14 @@ class ServiceSettings(BaseSettings):
         None, description="host:port for SDKs (token, TLS off loopback); unset: no such listener"
     )
     mesh_address: str | None = Field(None, description="host:port for other services of the mesh")
+    public_tls_cert: Path | None = Field(
+        None, description="PEM certificate chain of the public listener, read again on change"
+    )
+    public_tls_key: Path | None = Field(
+        None, description="PEM private key of the public listener; set with the certificate"
+    )
+    reflection: bool = Field(False, description="describe the gRPC services to tools (grpcurl)")
+    channelz: bool = Field(False, description="serve channelz on the mesh listener")
     metrics_address: str | None = Field(
         None, description="host:port for Prometheus' /metrics; unset: none"
     )

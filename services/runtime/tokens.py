@@ -72,11 +72,11 @@ class KeySet:
                 return
             try:
                 text = await self._fetch()
-            except AppError as error:
-                get_logger().warning("jwks_refresh_failed", reason=error.reason)
+                self._take(text)
+            except (AppError, ValueError, KeyError) as error:
+                get_logger().warning("jwks_refresh_failed", error=type(error).__name__)
                 self._load()
                 return
-            self._take(text)
             self._save(text)
 
     async def keep_fresh(self) -> None:
@@ -88,7 +88,7 @@ class KeySet:
     def _load(self) -> None:
         try:
             self._take(self._path.read_text())
-        except (OSError, ValueError):
+        except (OSError, ValueError, KeyError):
             # No file yet, or half of one: auth will be asked.
             return
 
@@ -137,12 +137,15 @@ class TokenValidator:
         claims = _decode(token, key, AUDIENCE, Reason.TOKEN_INVALID, verify_exp=False)
         if claims["iss"] != ISSUER:
             raise AppError(Reason.TOKEN_INVALID, "the token is not valid")
-        return Identity(
-            tenant_id=str(claims["tid"]),
-            user_id=str(claims["sub"]),
-            roles=frozenset(claims.get("roles", ())),
-            expires_at=float(claims["exp"]),
-        )
+        try:
+            return Identity(
+                tenant_id=str(claims["tid"]),
+                user_id=str(claims["sub"]),
+                roles=frozenset(claims.get("roles", ())),
+                expires_at=float(claims["exp"]),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise AppError(Reason.TOKEN_INVALID, "the token is not valid") from None
 
     async def _key_of(self, token: str) -> Ed25519PublicKey:
         try:
@@ -210,8 +213,11 @@ class AssertionVerifier:
             found = self._check(assertion)
             self._cache.put(digest, found)
         identity, expires_at = found
-        if expires_at + _LEEWAY_S <= self._clock.now().timestamp():
+        left_s = expires_at - self._clock.now().timestamp()
+        if left_s + _LEEWAY_S <= 0:
             raise AppError(Reason.CALLER_INVALID, "the service assertion has expired")
+        if left_s > ASSERTION_TTL_S + _LEEWAY_S:
+            raise AppError(Reason.CALLER_INVALID, "the service assertion lasts too long")
         return identity
 
     def _check(self, assertion: str) -> tuple[Identity, float]:
@@ -226,7 +232,10 @@ class AssertionVerifier:
             user_id=str(claims.get("sub", "")),
             caller=str(claims["iss"]),
         )
-        return identity, float(claims["exp"])
+        try:
+            return identity, float(claims["exp"])
+        except (TypeError, ValueError):
+            raise AppError(Reason.CALLER_INVALID, "the service assertion is not valid") from None
 
 
 def _decode(

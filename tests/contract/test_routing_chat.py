@@ -70,7 +70,7 @@ def reason_of(error: grpc.aio.AioRpcError) -> tuple[str, bool]:
     blob = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     found = False
-    for detail in status_pb2.Status.FromString(blob).details:  # type: ignore[arg-type]
+    for detail in status_pb2.Status.FromString(blob).details:
         if detail.Is(info.DESCRIPTOR):
             detail.Unpack(info)
         found = found or detail.Is(retry.DESCRIPTOR)
@@ -275,6 +275,23 @@ async def test_a_target_that_breaks_off_is_rescued_with_a_restart(
     assert shown(frames) == "whole"
     assert list(frames[-1].final.degraded) == ["models"]
     assert memory.reply("r1").text == "whole"  # type: ignore[union-attr]
+
+
+async def test_a_models_service_that_comes_back_is_tried_again_by_itself(
+    tmp_path: Path, memory: FakeMemory
+) -> None:
+    scripts = iter(
+        [breaks("half", reason=Reason.DEPENDENCY_UNAVAILABLE), says("extractive", "whole")]
+    )
+
+    def either(request: Any) -> AsyncIterator[Any]:
+        return next(scripts)(request)
+
+    _, running = mesh_of(tmp_path, memory, EXTRACTIVE, extractive=either)
+    async with running as mesh:
+        frames = await collect(mesh.chat(ask()))
+    assert kinds(frames).count("restart") == 1
+    assert (shown(frames), frames[-1].final.reply_stored) == ("whole", STORED)
 
 
 async def test_a_silent_target_loses_its_turn_within_the_tier(
@@ -499,9 +516,37 @@ async def test_tools_go_to_a_model_that_can_and_its_calls_come_back(
     )
     async with running as mesh:
         frames = await collect(mesh.chat(ask(tools=[models_pb2.Tool(name="clock")])))
-    assert next(f.tool_call.name for f in frames if f.HasField("tool_call")) == "clock"
+        again = await collect(mesh.chat(ask(tools=[models_pb2.Tool(name="clock")])))
+    for run in (frames, again):
+        assert next(f.tool_call.name for f in run if f.HasField("tool_call")) == "clock"
     assert frames[-1].final.finish_reason == conversation_pb2.FINISH_REASON_TOOL_CALLS
     assert models.requests[0].tools[0].name == "clock"
+
+
+async def test_a_turn_that_must_wait_says_so_and_one_too_many_is_refused(
+    tmp_path: Path, memory: FakeMemory
+) -> None:
+    gate = asyncio.Event()
+    script = waits_for(gate, "extractive", "a", "b")
+    models = FakeModels([EXTRACTIVE], {"extractive": script})
+    async with routing_mesh(tmp_path, memory, models, max_turns=1, max_queued_turns=1) as mesh:
+        first = mesh.chat(ask(request_id="r1"))
+        async for frame in first:
+            if frame.WhichOneof("frame") == "text":
+                break
+        second = mesh.chat(ask(request_id="r2"))
+        waiting = [await second.read(), await second.read()]
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await collect(mesh.chat(ask(request_id="r3")))
+        gate.set()
+        await collect_rest(first)
+        rest = []
+        while (frame := await second.read()) is not grpc.aio.EOF:
+            rest.append(frame)
+    assert kinds(waiting) == ["accepted", "progress"]
+    assert waiting[1].progress.stage == chat_pb2.Progress.STAGE_QUEUED
+    assert shown(rest) == "ab"
+    assert reason_of(refused.value) == ("OVERLOADED", True)
 
 
 async def test_two_users_with_the_same_request_id_are_two_turns(

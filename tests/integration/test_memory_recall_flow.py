@@ -8,12 +8,15 @@ from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
+import pytest
 import pytest_asyncio
 
 from services.memory.model import MemoryChange
-from services.memory.reconcile import Reconciler, rebuild
+from services.memory.outbox import OutboxLimits, OutboxRunner
 from services.memory.recall import MemoryFilter
 from services.memory.recaller import RecallLimits
+from services.memory.reconcile import Reconciler, rebuild
+from services.runtime.errors import AppError
 from tests.support.memory_world import (
     ALICE,
     BOB,
@@ -49,19 +52,19 @@ async def test_memory_recall_finds_the_answer_with_context_and_reasons(world: Wo
     await world.settle()
     recalled = await world.recall(ALICE, "what is the locker code?")
     top = recalled.hits[0]
-    assert "the locker code is 4711" == top.memory.text
+    assert top.memory.text == "the locker code is 4711"
     assert (HISTORY[0], HISTORY[2]) == (top.previous_text, top.next_text)
-    assert 1.0 == top.reasons.keyword
-    assert 0 < (top.reasons.dense or 0)
-    assert [] == list(recalled.degraded)
+    assert top.reasons.keyword == 1.0
+    assert (top.reasons.dense or 0) > 0
+    assert list(recalled.degraded) == []
 
 
 async def test_memory_recall_finds_what_was_acknowledged_before_it_is_indexed(
     world: World,
 ) -> None:
     await world.say(ALICE, *HISTORY)
-    assert {} == world.index.points
-    assert "the locker code is 4711" == await best(world)
+    assert world.index.points == {}
+    assert await best(world) == "the locker code is 4711"
 
 
 async def test_memory_recall_without_embeddings_is_by_keyword_and_says_so(world: World) -> None:
@@ -69,8 +72,8 @@ async def test_memory_recall_without_embeddings_is_by_keyword_and_says_so(world:
     await world.settle()
     world.embedder.away = True
     recalled = await world.recall(ALICE, "what is the locker code?")
-    assert "the locker code is 4711" == recalled.hits[0].memory.text
-    assert ["embeddings"] == list(recalled.degraded)
+    assert recalled.hits[0].memory.text == "the locker code is 4711"
+    assert list(recalled.degraded) == ["embeddings"]
 
 
 async def test_memory_recall_without_the_index_reads_postgres_and_says_so(world: World) -> None:
@@ -78,16 +81,16 @@ async def test_memory_recall_without_the_index_reads_postgres_and_says_so(world:
     await world.settle()
     world.index.away = True
     recalled = await world.recall(ALICE, "what is the locker code?")
-    assert "the locker code is 4711" == recalled.hits[0].memory.text
-    assert ["index"] == list(recalled.degraded)
+    assert recalled.hits[0].memory.text == "the locker code is 4711"
+    assert list(recalled.degraded) == ["index"]
 
 
 async def test_memory_recall_by_keyword_alone_is_no_degradation(world: World) -> None:
     await world.say(ALICE, *HISTORY)
     await world.settle()
     recalled = await world.recall(ALICE, "locker code", keyword_only=True)
-    assert "the locker code is 4711" == recalled.hits[0].memory.text
-    assert [] == list(recalled.degraded)
+    assert recalled.hits[0].memory.text == "the locker code is 4711"
+    assert list(recalled.degraded) == []
 
 
 async def test_memory_recall_never_shows_another_users_memories(world: World) -> None:
@@ -96,7 +99,7 @@ async def test_memory_recall_never_shows_another_users_memories(world: World) ->
     for other in (BOB, EVE):
         for away in (False, True):
             world.index.away = away
-            assert [] == list((await world.recall(other, "locker code")).hits)
+            assert list((await world.recall(other, "locker code")).hits) == []
 
 
 async def test_memory_recall_leaves_excluded_messages_out(world: World) -> None:
@@ -137,7 +140,7 @@ async def test_memory_recall_prefers_the_newer_when_recency_counts(world: World)
     await world.store.append_messages(ALICE, "c1", [old], NOW)
     await world.store.append_messages(ALICE, "c2", [new], NOW)
     recalled = await world.recall(ALICE, "locker code", recency_weight=1.0)
-    assert "my locker code is two" == recalled.hits[0].memory.text
+    assert recalled.hits[0].memory.text == "my locker code is two"
 
 
 async def test_memory_recall_says_when_too_many_rows_are_pending(
@@ -148,7 +151,7 @@ async def test_memory_recall_says_when_too_many_rows_are_pending(
         await world.say(ALICE, *HISTORY, "one more", "and another")
         recalled = await world.recall(ALICE, "which dog chews?")
         assert HISTORY[0] == recalled.hits[0].memory.text
-        assert ["pending"] == list(recalled.degraded)
+        assert list(recalled.degraded) == ["pending"]
 
 
 async def test_memory_hit_without_a_live_row_is_dropped_and_repaired(world: World) -> None:
@@ -160,9 +163,9 @@ async def test_memory_hit_without_a_live_row_is_dropped_and_repaired(world: Worl
     await world.settle()
     world.index.points[key] = point  # as a restored index would
     recalled = await world.recall(ALICE, "locker code")
-    assert [] == list(recalled.hits)
+    assert list(recalled.hits) == []
     await world.settle()
-    assert {} == world.index.points
+    assert world.index.points == {}
 
 
 async def test_memory_hit_of_another_version_is_repaired(world: World) -> None:
@@ -171,9 +174,9 @@ async def test_memory_hit_of_another_version_is_repaired(world: World) -> None:
     key = (ALICE.tenant_id, ALICE.user_id, str(memory_id))
     world.index.points[key] = replace(world.index.points[key], version=7)
     await world.recall(ALICE, "locker code")
-    assert "the locker code is 4711" == await best(world)
+    assert await best(world) == "the locker code is 4711"
     await world.settle()
-    assert 1 == world.index.points[key].version
+    assert world.index.points[key].version == 1
 
 
 async def test_memory_outbox_waits_for_what_is_away_and_uses_up_no_attempt(
@@ -182,16 +185,14 @@ async def test_memory_outbox_waits_for_what_is_away_and_uses_up_no_attempt(
     await world.say(ALICE, *HISTORY)
     world.index.away = True
     for _ in range(5):
-        try:
+        with pytest.raises(AppError):
             await world.runner.run_once()
-        except Exception:  # noqa: S110, BLE001 - it says that the index is away
-            pass
     world.index.away = False
-    assert 4 == len(world.embedder.embedded)
-    assert 4 == await world.settle()
-    assert 4 == len(world.index.points)
-    assert 4 == len(world.embedder.embedded), "vectors were kept: nothing is embedded twice"
-    assert (0, 0, 0.0) == await world.jobs.lag()
+    assert len(world.embedder.embedded) == 4
+    assert await world.settle() == 4
+    assert len(world.index.points) == 4
+    assert len(world.embedder.embedded) == 4, "vectors were kept: nothing is embedded twice"
+    assert await world.jobs.lag() == (0, 0, 0.0)
 
 
 async def test_memory_outbox_fails_a_bad_row_alone_and_holds_it(world: World) -> None:
@@ -203,11 +204,14 @@ async def test_memory_outbox_fails_a_bad_row_alone_and_holds_it(world: World) ->
             raise ValueError("poison")
         await good(jobs)  # type: ignore[arg-type]
 
-    world.runner._work = work
-    await world.runner.run_once()
-    assert 3 == len(world.index.points)
+    runner = OutboxRunner(world.jobs, work, OutboxLimits(attempts=1))
+    await runner.run_once()
+    assert len(world.index.points) == 3
     waiting, held, _ = await world.jobs.lag()
-    assert (1, 0) == (waiting, held)
+    assert (waiting, held) == (0, 1)
+    assert (await Reconciler(world.jobs, world.index).reconcile()).released == 1
+    await world.settle()
+    assert len(world.index.points) == 4
 
 
 async def test_memory_changed_while_its_job_runs_is_indexed_again(world: World) -> None:
@@ -216,17 +220,19 @@ async def test_memory_changed_while_its_job_runs_is_indexed_again(world: World) 
     change = MemoryChange("u1", b"h", memory_id, 0, NOW, text="code two")
     await world.store.update_memory(ALICE, change)
     await world.jobs.done(jobs)
-    assert 1 == await world.settle()
-    assert 2 == next(iter(world.index.points.values())).version
-    assert (1, 0) == await world.store.index_lag(ALICE)
+    assert await world.settle() == 1
+    assert next(iter(world.index.points.values())).version == 2
+    assert await world.store.index_lag(ALICE) == (1, 0)
 
 
 async def test_memory_killed_runners_jobs_are_due_again(world: World) -> None:
     await world.say(ALICE, "code one")
-    assert 1 == len(await world.jobs.claim(10, 0.05))
-    assert [] == await world.jobs.claim(10, 15.0)
-    await asyncio.sleep(0.06)
-    assert 1 == await world.settle()
+    assert len(await world.jobs.claim(10, 0.05)) == 1
+    assert await world.jobs.claim(10, 15.0) == []
+    async with asyncio.timeout(5):
+        while not await world.settle():
+            await asyncio.sleep(0.01)
+    assert len(world.index.points) == 1
 
 
 async def test_memory_new_life_of_the_index_is_filled_without_embedding(world: World) -> None:
@@ -239,10 +245,10 @@ async def test_memory_new_life_of_the_index_is_filled_without_embedding(world: W
     world.index.points, world.index.life = {}, "life-2"
     await world.keeper.check()
     await world.settle()
-    assert 5 == len(world.index.points)
+    assert len(world.index.points) == 5
     assert embedded == len(world.embedder.embedded)
     await world.keeper.check()
-    assert 0 == await world.settle(), "the same life is left alone"
+    assert await world.settle() == 0, "the same life is left alone"
 
 
 async def test_memory_new_model_embeds_everything_again(world: World) -> None:
@@ -252,7 +258,7 @@ async def test_memory_new_model_embeds_everything_again(world: World) -> None:
     world.embedder.name = "fake-2"
     await world.keeper.check()
     await world.settle()
-    assert 8 == len(world.embedder.embedded)
+    assert len(world.embedder.embedded) == 8
 
 
 async def test_memory_reconcile_finds_missing_stale_and_orphaned_points(world: World) -> None:
@@ -267,7 +273,7 @@ async def test_memory_reconcile_finds_missing_stale_and_orphaned_points(world: W
     await world.jobs.ask_reconcile()
     assert (await world.jobs.state()).reconcile_wanted
     report = await Reconciler(world.jobs, world.index).reconcile()
-    assert (4, 1, 1, 1) == (report.memories, report.missing, report.stale, report.orphaned)
+    assert (report.memories, report.missing, report.stale, report.orphaned) == (4, 1, 1, 1)
     await world.settle()
     assert set(keys) == set(points)
     assert {1} == {point.version for point in points.values()}
@@ -279,6 +285,6 @@ async def test_memory_rebuild_queues_every_live_memory(world: World) -> None:
     await world.say(ALICE, *HISTORY)
     await world.settle()
     world.index.points.clear()
-    assert 4 == await rebuild(world.jobs)
+    assert await rebuild(world.jobs) == 4
     await world.settle()
-    assert 4 == len(world.index.points)
+    assert len(world.index.points) == 4

@@ -63,8 +63,8 @@ async def test_memory_every_table_forces_row_security_and_has_a_policy(
         )
     finally:
         await admin.close()
-    assert [] == [row["relname"] for row in rows]
-    assert 8 == parts
+    assert [row["relname"] for row in rows] == []
+    assert parts == 8
 
 
 async def test_memory_app_role_sees_nothing_without_a_subject_and_owner_sees_all(
@@ -74,8 +74,8 @@ async def test_memory_app_role_sees_nothing_without_a_subject_and_owner_sees_all
     app = await asyncpg.connect(database.app("memory"))
     owner = await asyncpg.connect(database.owner("memory"))
     try:
-        assert 0 == await app.fetchval("SELECT count(*) FROM memory.messages")
-        assert 1 == await owner.fetchval("SELECT count(*) FROM memory.messages")
+        assert await app.fetchval("SELECT count(*) FROM memory.messages") == 0
+        assert await owner.fetchval("SELECT count(*) FROM memory.messages") == 1
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await app.fetchval("SELECT count(*) FROM memory.messages_0")
     finally:
@@ -92,10 +92,10 @@ async def test_memory_append_numbers_messages_in_order_and_leaves_duplicates_alo
         ALICE, "c1", [message("other", "a"), message("three", "c")], NOW
     )
     listed = await world.store.list_messages(ALICE, "c1", None, 10, False)
-    assert (2, 1) == (done.stored, again.stored)
+    assert (done.stored, again.stored) == (2, 1)
     assert [first.message_id, second.message_id, first.message_id] == list(done.message_ids)
     assert first.message_id == again.message_ids[0]
-    assert [(1, "one"), (2, "two"), (3, "three")] == [(m.seq, m.text) for m in listed]
+    assert [(m.seq, m.text) for m in listed] == [(1, "one"), (2, "two"), (3, "three")]
 
 
 async def test_memory_concurrent_appends_give_each_message_its_own_number(world: World) -> None:
@@ -111,8 +111,8 @@ async def test_memory_same_request_at_once_is_stored_once(world: World) -> None:
             for i in range(4)
         )
     )
-    assert 1 == sum(d.stored for d in done)
-    assert 1 == len({d.message_ids[0] for d in done})
+    assert sum(d.stored for d in done) == 1
+    assert len({d.message_ids[0] for d in done}) == 1
 
 
 async def test_memory_other_users_ids_are_not_found(world: World) -> None:
@@ -129,8 +129,8 @@ async def test_memory_other_users_ids_are_not_found(world: World) -> None:
         ):
             with pytest.raises(AppError) as caught:
                 await call
-            assert Reason.NOT_FOUND == reason(caught)
-        assert [] == await world.store.list_memories(other, MemoryFilter(), None, 10)
+            assert reason(caught) == Reason.NOT_FOUND
+        assert await world.store.list_memories(other, MemoryFilter(), None, 10) == []
 
 
 async def test_memory_conversations_are_idempotent_listed_by_keyset_and_by_metadata(
@@ -148,15 +148,15 @@ async def test_memory_conversations_are_idempotent_listed_by_keyset_and_by_metad
     key = (first[-1].created_at, first[-1].conversation_id)
     rest = await world.store.list_conversations(ALICE, {}, key, 2)
     tagged = await world.store.list_conversations(ALICE, {"n": "2"}, None, 5)
-    assert "c1" == again.conversation_id
-    assert ["c3", "c2", "c1"] == [c.conversation_id for c in [*first, *rest]]
-    assert ["c2"] == [c.conversation_id for c in tagged]
+    assert again.conversation_id == "c1"
+    assert [c.conversation_id for c in [*first, *rest]] == ["c3", "c2", "c1"]
+    assert [c.conversation_id for c in tagged] == ["c2"]
     with pytest.raises(AppError) as caught:
         await world.store.create_conversation(ALICE, replace(new(1), body_sha256=b"other"))
-    assert Reason.REQUEST_ID_REUSED == reason(caught)
+    assert reason(caught) == Reason.REQUEST_ID_REUSED
     with pytest.raises(AppError) as caught:
         await world.store.create_conversation(ALICE, replace(new(1), request_id="new"))
-    assert Reason.ALREADY_EXISTS == reason(caught)
+    assert reason(caught) == Reason.ALREADY_EXISTS
 
 
 async def test_memory_turn_is_stored_replayed_and_refused_to_another_body(world: World) -> None:
@@ -166,9 +166,9 @@ async def test_memory_turn_is_stored_replayed_and_refused_to_another_body(world:
     replayed = await world.store.begin_turn(ALICE, begin("t1"))
     with pytest.raises(AppError) as caught:
         await world.store.begin_turn(ALICE, begin("t1", "another text"))
-    assert Reason.REQUEST_ID_REUSED == reason(caught)
-    assert (1, None, 2) == (begun.epoch, begun.reply, begun.message.seq)
-    assert ["earlier"] == [m.text for m in begun.recent]
+    assert reason(caught) == Reason.REQUEST_ID_REUSED
+    assert (begun.epoch, begun.reply, begun.message.seq) == (1, None, 2)
+    assert [m.text for m in begun.recent] == ["earlier"]
     assert begun.message.message_id == reply.in_reply_to
     assert replayed.reply == reply
     assert begun.message == replayed.message
@@ -183,20 +183,18 @@ async def test_memory_newest_runner_of_a_turn_wins_and_the_older_one_is_refused(
         await world.store.complete_turn(ALICE, complete("t1", old.epoch, "stale"))
     reply = await world.store.complete_turn(ALICE, complete("t1", new.epoch, "fresh"))
     repeated = await world.store.complete_turn(ALICE, complete("t1", new.epoch, "again"))
-    assert Reason.TURN_SUPERSEDED == reason(caught)
-    assert (1, 2) == (old.epoch, new.epoch)
-    assert "fresh" == reply.text
+    assert reason(caught) == Reason.TURN_SUPERSEDED
+    assert (old.epoch, new.epoch) == (1, 2)
+    assert reply.text == "fresh"
     assert reply == repeated
-    assert 2 == len(await world.store.list_messages(ALICE, "c1", None, 10, False))
+    assert len(await world.store.list_messages(ALICE, "c1", None, 10, False)) == 2
 
 
 async def test_memory_twin_begins_at_once_store_one_message(world: World) -> None:
-    begun = await asyncio.gather(
-        *(world.store.begin_turn(ALICE, begin("t1")) for _ in range(5))
-    )
-    assert [1, 2, 3, 4, 5] == sorted(b.epoch for b in begun)
-    assert 1 == len({b.message.message_id for b in begun})
-    assert 1 == len(await world.store.list_messages(ALICE, "c1", None, 10, False))
+    begun = await asyncio.gather(*(world.store.begin_turn(ALICE, begin("t1")) for _ in range(5)))
+    assert sorted(b.epoch for b in begun) == [1, 2, 3, 4, 5]
+    assert len({b.message.message_id for b in begun}) == 1
+    assert len(await world.store.list_messages(ALICE, "c1", None, 10, False)) == 1
 
 
 async def test_memory_branch_sees_the_line_to_its_parent_only(world: World) -> None:
@@ -205,12 +203,12 @@ async def test_memory_branch_sees_the_line_to_its_parent_only(world: World) -> N
     await world.store.begin_turn(ALICE, begin("t2", "two"))
     parent = first.message.message_id
     branch = await world.store.begin_turn(ALICE, begin("t3", "b", parent_message_id=parent))
-    assert ["one"] == [m.text for m in branch.recent]
+    assert [m.text for m in branch.recent] == ["one"]
     with pytest.raises(AppError) as caught:
         await world.store.begin_turn(
             ALICE, begin("t4", "b", parent_message_id=parent, conversation_id="c2")
         )
-    assert Reason.NOT_FOUND == reason(caught)
+    assert reason(caught) == Reason.NOT_FOUND
 
 
 async def test_memory_remember_is_idempotent_all_or_none_and_refuses_another_body(
@@ -222,8 +220,8 @@ async def test_memory_remember_is_idempotent_all_or_none_and_refuses_another_bod
     with pytest.raises(AppError) as caught:
         await world.store.remember(ALICE, [fact("never stored"), fact("other", "r1")])
     assert stored == again
-    assert Reason.REQUEST_ID_REUSED == reason(caught)
-    assert 1 == len(await world.store.list_memories(ALICE, MemoryFilter(), None, 10))
+    assert reason(caught) == Reason.REQUEST_ID_REUSED
+    assert len(await world.store.list_memories(ALICE, MemoryFilter(), None, 10)) == 1
 
 
 def change(memory_id: uuid.UUID, text: str, request_id: str, version: int = 0) -> MemoryChange:
@@ -237,10 +235,10 @@ async def test_memory_update_keeps_history_and_refuses_a_stale_version(world: Wo
     with pytest.raises(AppError) as caught:
         await world.store.update_memory(ALICE, change(stored.memory_id, "code 3", "u2", 1))
     versions = await world.store.memory_versions(ALICE, stored.memory_id)
-    assert Reason.VERSION_CONFLICT == reason(caught)
-    assert {"version": "2"} == caught.value.metadata
+    assert reason(caught) == Reason.VERSION_CONFLICT
+    assert caught.value.metadata == {"version": "2"}
     assert updated == repeated
-    assert [(2, "code 2"), (1, "code 1")] == [(m.version, m.text) for m in versions]
+    assert [(m.version, m.text) for m in versions] == [(2, "code 2"), (1, "code 1")]
 
 
 async def test_memory_forget_erases_every_copy_of_the_text(
@@ -256,28 +254,28 @@ async def test_memory_forget_erases_every_copy_of_the_text(
     try:
         for table in ("messages", "memories", "memory_versions", "outbox"):
             found = await owner.fetchval(
-                f"SELECT count(*) FROM memory.{table} t WHERE t::text LIKE '%xyzzy%'"  # noqa: S608
+                f"SELECT count(*) FROM memory.{table} t WHERE t::text LIKE '%xyzzy%'"
             )
-            assert 0 == found, table
-        assert 0 == await owner.fetchval("SELECT count(*) FROM memory.memory_vectors")
-        assert 0 == await owner.fetchval("SELECT sum(df) FROM memory.terms")
+            assert found == 0, table
+        assert await owner.fetchval("SELECT count(*) FROM memory.memory_vectors") == 0
+        assert await owner.fetchval("SELECT sum(df) FROM memory.terms") == 0
     finally:
         await owner.close()
-    assert {} == world.index.points
+    assert world.index.points == {}
     with pytest.raises(AppError) as caught:
         await world.store.get_memory(ALICE, memory_id)
-    assert Reason.NOT_FOUND == reason(caught)
+    assert reason(caught) == Reason.NOT_FOUND
 
 
 async def test_memory_deleted_conversation_takes_its_memories_along(world: World) -> None:
     await world.say(ALICE, "one", "two")
     await world.say(ALICE, "kept", conversation="c2")
-    assert 2 == await world.store.delete_conversation(ALICE, "c1", NOW)
-    assert 2 == await world.store.delete_conversation(ALICE, "c1", NOW)
+    assert await world.store.delete_conversation(ALICE, "c1", NOW) == 2
+    assert await world.store.delete_conversation(ALICE, "c1", NOW) == 2
     await world.settle()
     left = await world.store.list_memories(ALICE, MemoryFilter(), None, 10)
-    assert ["kept"] == [m.text for m in left]
-    assert 1 == len(world.index.points)
+    assert [m.text for m in left] == ["kept"]
+    assert len(world.index.points) == 1
     with pytest.raises(AppError):
         await world.store.get_conversation(ALICE, "c1")
 
@@ -288,9 +286,9 @@ async def test_memory_term_statistics_follow_every_write(world: World) -> None:
     await world.store.update_memory(ALICE, change(ids[0], "red cars", "u1"))
     await world.store.forget_memory(ALICE, ids[2], NOW)
     after = await world.store.corpus(ALICE, ["appl", "red", "sky"])
-    assert (3, {"appl": 2, "red": 1, "sky": 1}) == (before.documents, before.document_frequency)
-    assert (2, {"appl": 1, "red": 1}) == (after.documents, after.document_frequency)
-    assert ["Alice"] == list(after.speakers)
+    assert (before.documents, before.document_frequency) == (3, {"appl": 2, "red": 1, "sky": 1})
+    assert (after.documents, after.document_frequency) == (2, {"appl": 1, "red": 1})
+    assert list(after.speakers) == ["Alice"]
 
 
 async def test_memory_writers_with_common_terms_do_not_deadlock(world: World) -> None:
@@ -299,7 +297,7 @@ async def test_memory_writers_with_common_terms_do_not_deadlock(world: World) ->
     await asyncio.gather(
         *(world.say(ALICE, text, conversation=f"c{i}") for i, text in enumerate(texts))
     )
-    assert 20 == (await world.store.corpus(ALICE, ["alpha"])).document_frequency["alpha"]
+    assert (await world.store.corpus(ALICE, ["alpha"])).document_frequency["alpha"] == 20
 
 
 async def test_memory_list_is_newest_first_filtered_and_paged(world: World) -> None:
@@ -320,5 +318,5 @@ async def test_memory_list_is_newest_first_filtered_and_paged(world: World) -> N
         metadata={"d": "1"},
     )
     found = await world.store.list_memories(ALICE, narrowed, None, 10)
-    assert ["day 4", "day 3", "day 2", "day 1", "day 0"] == [m.text for m in [*page, *rest]]
-    assert ["day 3", "day 1"] == [m.text for m in found]
+    assert [m.text for m in [*page, *rest]] == ["day 4", "day 3", "day 2", "day 1", "day 0"]
+    assert [m.text for m in found] == ["day 3", "day 1"]

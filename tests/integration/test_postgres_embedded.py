@@ -18,7 +18,7 @@ from services.runtime.pgbinaries import (
     plan_runner,
     reachable_home,
 )
-from services.runtime.process import is_alive
+from services.runtime.process import is_alive, short_folder
 from tests.support.postgres import PostgresServer
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become somebody else")
@@ -110,6 +110,7 @@ async def test_without_namespaces_it_runs_as_nobody(
         assert reachable_home(runner, closed / "postgres").parent == shared
     finally:
         shutil.rmtree(shared, ignore_errors=True)
+        shutil.rmtree(short_folder(closed / "postgres", runner.uid))
 
 
 async def test_a_server_of_the_users_own_is_provisioned_alike(

@@ -14,7 +14,7 @@ class FakeEncoder:
     """One token per word; the vector counts letters. Remembers every batch it was given.
 
     While `held` is cleared, `encode` waits; `begun` is set when a batch arrives. An `error` is
-    raised instead of an answer.
+    raised instead of an answer; a text in `poison` fails its whole batch at that step.
     """
 
     def __init__(self) -> None:
@@ -24,15 +24,18 @@ class FakeEncoder:
         self.held.set()
         self.begun = threading.Event()
         self.error: Exception | None = None
+        self.poison: dict[str, str] = {}
         self._texts: dict[bytes, str] = {}
 
     def tokenize(self, texts: Sequence[str]) -> list[Tokens]:
+        self._check("tokenize", texts)
         return [self._tokens(text) for text in texts]
 
     def encode(self, batch: Sequence[Tokens]) -> list[Embedding]:
         self.batches.append([self._texts[tokens.ids.tobytes()] for tokens in batch])
         self.begun.set()
         assert self.held.wait(10), "the test never let the encoder go"
+        self._check("encode", self.batches[-1])
         if self.error:
             raise self.error
         return [self._embedding(tokens) for tokens in batch]
@@ -41,6 +44,10 @@ class FakeEncoder:
     def encoded(self) -> list[str]:
         """All texts that were encoded, in order."""
         return [text for batch in self.batches for text in batch]
+
+    def _check(self, step: str, texts: Sequence[str]) -> None:
+        if any(self.poison.get(text) == step for text in texts):
+            raise ValueError(f"poison at {step}")
 
     def _tokens(self, text: str) -> Tokens:
         words = text.split()[: self.info.max_tokens]

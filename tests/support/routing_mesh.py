@@ -93,6 +93,7 @@ class FakeMemory:
             speaker=request.speaker,
             model=request.model,
             finish_reason=request.finish_reason,
+            metadata=request.metadata,
         )
         self.completed.set()
         return conversation_pb2.CompleteTurnResponse(reply=turn["reply"])
@@ -231,7 +232,7 @@ def ask(message: str = "Where do I live?", request_id: str = "r1", **changes: An
 
 @asynccontextmanager
 async def routing_mesh(
-    folder: Path, memory: FakeMemory, models: FakeModels
+    folder: Path, memory: FakeMemory, models: FakeModels, **settings_of: Any
 ) -> AsyncIterator[RoutingMesh]:
     """Run routing, memory and models in this process, on real listeners."""
     create_trust(folder, SERVICES)
@@ -248,6 +249,7 @@ async def routing_mesh(
             trust_dir=folder,
             memory_target=f"ipv4:{served['memory'].mesh_bound}",
             models_target=f"ipv4:{served['models'].mesh_bound}",
+            **settings_of,
         )
         signer = AssertionSigner("routing", load_private(folder, "routing"), SystemClock())
         channels = ChannelFactory(settings, signer)

@@ -50,11 +50,13 @@ CREATE TABLE auth.refresh_families (
   tenant_id text COLLATE "C" NOT NULL CHECK (tenant_id <> ''),
   id text COLLATE "C" NOT NULL,
   user_id text COLLATE "C" NOT NULL,
+  -- The key that was exchanged for it, if one was: the family ends with the key.
+  api_key_id text COLLATE "C",
   created_at timestamptz NOT NULL,
   -- The family's last token cannot live longer than this.
   expires_at timestamptz NOT NULL,
   revoked_at timestamptz,
-  revoked_for text CHECK (revoked_for IN ('logout', 'reuse', 'password')),
+  revoked_for text CHECK (revoked_for IN ('logout', 'reuse', 'password', 'api_key')),
   PRIMARY KEY (tenant_id, id),
   FOREIGN KEY (tenant_id, user_id) REFERENCES auth.users (tenant_id, id),
   CHECK ((revoked_at IS NULL) = (revoked_for IS NULL))

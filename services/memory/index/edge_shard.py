@@ -56,6 +56,7 @@ class EdgeShard:
 
     Raises:
         FolderInUseError: If another process has the folder open.
+
     """
 
     def __init__(self, folder: Path, dimensions: int) -> None:

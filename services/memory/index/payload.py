@@ -76,14 +76,25 @@ def payload_of(point: IndexPoint) -> dict[str, Any]:
     }
 
 
+def require_owner(tenant_id: str, user_id: str) -> None:
+    """Refuse to ask across users.
+
+    Raises:
+        ValueError: If tenant or user is empty.
+
+    """
+    if not tenant_id or not user_id:
+        raise ValueError("an index query needs a tenant and a user")
+
+
 def conditions(tenant_id: str, user_id: str, filters: MemoryFilter) -> list[Condition]:
     """Return what a point must meet; whose it is always comes first.
 
     Raises:
         ValueError: If tenant or user is empty: there is no search across users.
+
     """
-    if not tenant_id or not user_id:
-        raise ValueError("an index query needs a tenant and a user")
+    require_owner(tenant_id, user_id)
     owner: list[Condition] = [Matches(USER_FIELD, (user_id,)), Matches("tenant_id", (tenant_id,))]
     return owner + list(_narrowing(filters))
 

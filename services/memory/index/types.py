@@ -22,6 +22,7 @@ class IndexPoint:
         version: The row's version; a hit of another version is stale.
         dense: fp16 little-endian unit vector, or ``None`` while it is not embedded yet.
         sparse: From :func:`services.memory.recall.document_vector`.
+
     """
 
     tenant_id: str

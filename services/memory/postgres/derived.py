@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
 from services.memory.model import IndexState, Owner, Remembered, Vector
@@ -138,7 +139,7 @@ async def release_held(conn: Connection) -> int:
 
 async def state(conn: Connection) -> IndexState:
     """Return which life of the index and which model the rows speak of."""
-    row = await conn.fetchrow(_STATE)
+    row: Any = await conn.fetchrow(_STATE)
     asked, done = row["reconcile_asked_at"], row["reconciled_at"]
     return IndexState(
         generation=row["generation"],

@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
-
-from asyncpg import Record
 
 from services.memory.corpus import CorpusDelta
 from services.memory.ids import check_same_body
@@ -110,9 +109,7 @@ async def get(conn: Connection, owner: Owner, memory_id: UUID) -> Memory:
     return rows.memory(await _live_row(conn, owner, memory_id))
 
 
-async def _live_row(
-    conn: Connection, owner: Owner, memory_id: UUID, *, lock: bool = False
-) -> Record:
+async def _live_row(conn: Connection, owner: Owner, memory_id: UUID, *, lock: bool = False) -> Any:
     sql = f"{_GET} FOR UPDATE" if lock else _GET
     row = await conn.fetchrow(sql, owner.tenant_id, owner.user_id, memory_id)
     if row is None:
@@ -135,7 +132,7 @@ async def update(conn: Connection, owner: Owner, change: MemoryChange) -> Memory
     metadata = before.metadata if change.metadata is None else change.metadata
     terms = document_terms(text, said_at)
     await conn.execute(_KEEP_VERSION, *ids, change.request_id, change.body_sha256)
-    row = await conn.fetchrow(
+    row: Any = await conn.fetchrow(
         _UPDATE, *ids, change.kind or before.kind, text, said_at, rows.to_json(metadata),
         *_term_columns(terms), change.now,
     )  # fmt: skip

@@ -7,6 +7,7 @@ See docs/decisions/0004-outbox.md for why this is a table of our own.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 from services.memory.model import Job, Owner
@@ -82,7 +83,7 @@ async def failed(conn: Connection, jobs: Sequence[Job], max_attempts: int) -> No
 
 async def lag(conn: Connection) -> tuple[int, int, float]:
     """Return jobs waiting, jobs held and the age in seconds of the oldest one waiting."""
-    row = await conn.fetchrow(_LAG)
+    row: Any = await conn.fetchrow(_LAG)
     return row["waiting"], row["held"], float(row["oldest_s"])
 
 

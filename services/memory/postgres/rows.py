@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from services.memory.model import Conversation, Memory, Message, Remembered, Vector
 
@@ -24,8 +24,12 @@ REMEMBERED_COLUMNS = (
     "v.model, v.version AS vector_version, v.dimensions, v.vector, v.token_vectors"
 )
 
-Row = Mapping[str, Any]
-"""A row as asyncpg gives it."""
+
+class Row(Protocol):
+    """A row as asyncpg gives it."""
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Return a column's value."""
 
 
 def to_json(value: Mapping[str, str]) -> str:

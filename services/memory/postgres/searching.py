@@ -18,8 +18,11 @@ FROM memory.memories m LEFT JOIN memory.memory_vectors v ON v.tenant_id = m.tena
 WHERE m.tenant_id = $1 AND m.user_id = $2 AND m.forgotten_at IS NULL"""
 _BY_ID = f"SELECT {rows.REMEMBERED_COLUMNS} {_FROM} AND m.memory_id = ANY($4::uuid[])"
 _AT = f"""
-SELECT {rows.REMEMBERED_COLUMNS} {_FROM}
-  AND (m.conversation_id, m.seq) IN (SELECT * FROM unnest($4::text[], $5::bigint[]))"""
+SELECT {rows.REMEMBERED_COLUMNS} FROM unnest($4::text[], $5::bigint[]) AS a(conversation_id, seq)
+CROSS JOIN LATERAL (SELECT * FROM memory.memories m WHERE m.tenant_id = $1 AND m.user_id = $2
+  AND m.conversation_id = a.conversation_id AND m.seq = a.seq AND m.forgotten_at IS NULL LIMIT 1) m
+LEFT JOIN memory.memory_vectors v ON v.tenant_id = $1 AND v.user_id = $2
+  AND v.memory_id = m.memory_id AND v.model = $3"""
 _PENDING = f"SELECT {rows.REMEMBERED_COLUMNS} {_FROM} AND m.indexed_version <> m.version"
 _KEYWORD = """
 SELECT m.memory_id FROM (

@@ -20,6 +20,7 @@ class MemoryFilter:
         speaker: Said by exactly this name.
         kinds: Of one of these kinds.
         metadata: Holding all of these values.
+
     """
 
     since: datetime | None = None

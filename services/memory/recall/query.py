@@ -36,6 +36,7 @@ def prepare_query(text: str, speakers: Sequence[str], asker: str | None = None) 
         text: The question as asked.
         speakers: The names of everyone who speaks in the user's memories.
         asker: The asker's own name among them; ``None`` where "I" means whoever has role user.
+
     """
     names = [name for name in speakers if name.strip() and name.lower() not in _GENERIC_NAMES]
     name_terms = {term for name in names for term in terms(name)}

@@ -37,6 +37,7 @@ def rank(
 
     Raises:
         ValueError: If recency has weight and the query does not say what time it is.
+
     """
     if not candidates:
         return []

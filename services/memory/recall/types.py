@@ -46,6 +46,7 @@ class Candidate:
         kind: What sort of memory it is.
         version: The row's version, from 1.
         token_vectors: int8 rows of ``TOKEN_DIMENSIONS`` for MaxSim, or ``None``.
+
     """
 
     memory_id: str
@@ -71,6 +72,7 @@ class CorpusStats:
         documents: Number of live memories of the user (N).
         document_frequency: How many of them hold each of the query's terms; absent means 0.
         speakers: Names of everyone who speaks in the corpus.
+
     """
 
     documents: int
@@ -102,6 +104,7 @@ class Query:
         vector: Unit vector of ``dense_text`` (any float sequence), or ``None`` for keyword recall.
         token_vectors: int8 rows of ``TOKEN_DIMENSIONS`` of ``dense_text``, for MaxSim, or ``None``.
         now: The moment from which recency is counted; needed only when recency has weight.
+
     """
 
     text: str
@@ -131,6 +134,7 @@ class RecallWeights:
         question: Taken from a turn that itself asks something.
         recency: How much age counts: 0 leaves it out, at 1 a score halves with every half-life.
         half_life: The age at which the share that ages has halved; above zero.
+
     """
 
     floor: float = 0.5
@@ -162,6 +166,7 @@ class Reasons:
         recency: What age left of the score; 1 where age does not count.
         bm25: The raw BM25 score.
         cosine: The raw cosine with the query; comparable between queries.
+
     """
 
     keyword: float

@@ -11,8 +11,14 @@ MONTHS = {name.lower(): index for index, name in enumerate(calendar.month_name) 
 MONTHS.update({name.lower(): index for index, name in enumerate(calendar.month_abbr) if name})
 MONTHS["sept"] = 9
 
-# First and last month of a season in the north; winter ends in the next year (month 14 is February).
-SEASONS = {"spring": (3, 5), "summer": (6, 8), "fall": (9, 11), "autumn": (9, 11), "winter": (12, 14)}
+# First and last month of a season in the north; winter ends next year (month 14 is February).
+SEASONS = {
+    "spring": (3, 5),
+    "summer": (6, 8),
+    "fall": (9, 11),
+    "autumn": (9, 11),
+    "winter": (12, 14),
+}
 
 _SATURDAY = 5
 _SUNDAY = 6
@@ -66,7 +72,7 @@ def nearest_year(said_on: dt.date, month: int) -> int:
 
 
 def weekend_before(said_on: dt.date, count: int = 1) -> DaySpan:
-    """Returns the `count`-th whole weekend before `said_on`; one that is still going on is not past."""
+    """Returns the `count`-th whole weekend before `said_on`; a running one is not past."""
     back = 8 if said_on.weekday() == _SUNDAY else (said_on.weekday() - _SATURDAY) % 7 or 7
     saturday = days_from(said_on, -back - 7 * (count - 1))
     name = "the weekend" if count == 1 else f"{count} weekends"
@@ -86,10 +92,11 @@ def weekday_near(name: str, said_on: dt.date, *, past: bool) -> DaySpan:
         name: a weekday or the start of one, at least three letters ("sat", "tues").
         said_on: the day the sentence was said.
         past: whether to look back.
+
     """
     full = next(day for day in WEEKDAYS if day.startswith(name.lower()[:3]))
     ahead = (WEEKDAYS[full] - said_on.weekday()) % 7
-    day = days_from(said_on, (ahead or 7) - 7 if past and ahead else (-7 if past else ahead or 7))
+    day = days_from(said_on, (ahead - 7 if past else ahead or 7))
     side = "before" if past else "after"
     return DaySpan(day, day, f"{say_day(day)}, the {full.capitalize()} {side} {say_day(said_on)}")
 

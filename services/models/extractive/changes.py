@@ -19,7 +19,8 @@ _SIM_SHARE = 0.85
 
 # What happened does not change any more, and a list has no newest item.
 _PAST_OR_LIST = re.compile(
-    r"\b(did|was|were|had|ago|last|ever|when|happened|used)\b|\b(have|has) (i|you|we|he|she|they)\b|"
+    r"\b(did|was|were|had|ago|last|ever|when|happened|used)\b|"
+    r"\b(have|has) (i|you|we|he|she|they)\b|"
     r"^\W*(what|which) (kinds?|types?|sorts?|(?!is\b|does\b|was\b|has\b)\w+s)\b",
     re.IGNORECASE,
 )
@@ -45,6 +46,7 @@ def in_force(signals: Signals, ranked: Sequence[Candidate]) -> tuple[Candidate, 
     Args:
         signals: the question.
         ranked: at least one candidate, best first.
+
     """
     top = ranked[0]
     former = bool(_FORMER.search(signals.asked))

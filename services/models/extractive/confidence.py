@@ -9,7 +9,7 @@ from statistics import fmean
 from services.models.extractive.signals import ScoredTurn, Signals
 from services.models.extractive.text import is_question
 
-# Logistic regression on the dev conversations, turns of one recall of 20 (see docs of the responder).
+# Logistic regression on the dev conversations, over the best 20 turns of a recall.
 _BIAS = -5.2
 _SUPPORT = 5.0
 _DIFFERENCE = 14.0
@@ -35,11 +35,13 @@ class Band(Enum):
 def answerable(signals: Signals) -> float:
     """Returns the probability (0..1) that the recalled turns hold an answer.
 
-    It says "answerable", not "this quote is right"; calibration error 0.03 on the dev conversations.
+    It says "answerable", not "this quote is right".
     """
     about = [scored for scored in signals.turns if _is_about(scored, signals)]
-    if any(scored.max_sim is None for scored in signals.turns):
-        return _sigmoid(_BIAS_WORDS + _COVERAGE_WORDS * max((s.coverage for s in about), default=0.0))
+    if all(scored.max_sim is None for scored in signals.turns):
+        return _sigmoid(
+            _BIAS_WORDS + _COVERAGE_WORDS * max((s.coverage for s in about), default=0.0)
+        )
     support = max((_sim(scored) + scored.coverage for scored in about), default=0.0)
     return _sigmoid(_BIAS + _SUPPORT * support + _DIFFERENCE * _difference(signals))
 

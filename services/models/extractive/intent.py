@@ -27,7 +27,10 @@ def _whole(pattern: str) -> re.Pattern[str]:
     return re.compile(rf"\W*(?:{pattern})\W*", re.IGNORECASE)
 
 
-_HELLO = r"(?:hi|hello|hey|hiya|howdy|good (?:morning|afternoon|evening|day))(?: there| again| you| \w+)?"
+_HELLO = (
+    r"(?:hi|hello|hey|hiya|howdy|good (?:morning|afternoon|evening|day))"
+    r"(?: there| again| you| \w+)?"
+)
 _BYE = r"(?:bye(?:[ -]bye)?|goodbye|good ?night|see you(?: later| soon| tomorrow)?|take care|ciao)"
 _THANKS = (
     r"(?:(?:ok(?:ay)?|great|perfect|cool)\W+)?(?:many thanks|thanks|thank you|thx|cheers)"
@@ -53,7 +56,8 @@ _SMALL_TALK = (
     (Intent.FAREWELL, _whole(rf"(?:{_THANKS}\W+)?{_BYE}")),
 )
 _RECALL_REQUEST = re.compile(
-    r"\W*(?:please )?(?:tell|remind|show) me\b|\W*(?:i forgot|i can't remember|i wonder) (?:wh|how)",
+    r"\W*(?:please )?(?:tell|remind|show) me\b|"
+    r"\W*(?:i forgot|i can't remember|i wonder) (?:wh|how)",
     re.IGNORECASE,
 )
 # "Is he ..." asks even without its mark; "Have a nice day" and "Will do" do not.
@@ -63,7 +67,9 @@ _ASKS = re.compile(
     r"(?:i|you|we|he|she|it|they|my|your|the|there)\b)",
     re.IGNORECASE,
 )
-_POINTS_BACK = re.compile(r"\b(he|she|it|they|him|her|them|his|its|their|there|that)\b", re.IGNORECASE)
+_POINTS_BACK = re.compile(
+    r"\b(he|she|it|they|him|her|them|his|its|their|there|that)\b", re.IGNORECASE
+)
 
 
 def intent_of(message: str) -> Intent:

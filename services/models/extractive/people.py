@@ -24,18 +24,24 @@ _FRAMES = tuple(
     for pattern in (
         r"^(hey|hi|hello|ok|okay|so|well|and|please|now)\b[\s,!.]*",
         r"^(by the way|btw|just curious|quick question)\b[\s,:!.-]*",
-        r"^(can|could|would|will) you (please )?(just )?(tell|remind|say|help) (me )?(to )?(remember )?",
+        r"^(can|could|would|will) you (please )?(just )?(tell|remind|say|help) "
+        r"(me )?(to )?(remember )?",
         r"^(please )?(tell|remind) me( again)?\b,?\s*(that |about |of )?",
-        r"^(do|did|can|could) you (still |even |happen to )?(remember|recall|know)( about| if| whether)?\b",
+        r"^(do|did|can|could) you (still |even |happen to )?(remember|recall|know)"
+        r"( about| if| whether)?\b",
         r"^(i (want|need|would like|'d like) to know|i (forgot|can't remember|wonder))\b",
         r"^(what|anything) (do|did) you (know|remember|recall) (about|of)\b",
-        r"^(what|anything) (did|have) i (ever )?(tell|told|say|said|mention|mentioned)( to)?( you)? (about|of)\b",
-        r"^(did|have) i (ever |already )?(tell|told|mention|mentioned)( to)? you( about| of| that)?\b",
+        r"^(what|anything) (did|have) i (ever )?(tell|told|say|said|mention|mentioned)"
+        r"( to)?( you)? (about|of)\b",
+        r"^(did|have) i (ever |already )?(tell|told|mention|mentioned)( to)? you"
+        r"( about| of| that)?\b",
         r",?\s*(do you remember|can you remember|remember)\s*\?*$",
     )
 )
 # "What did I tell you": about the user although the sentence no longer says so.
-_ABOUT_ASKER = re.compile(r"\b(did|have) i (ever |already )?(tell|told|say|said|mention)", re.IGNORECASE)
+_ABOUT_ASKER = re.compile(
+    r"\b(did|have) i (ever |already )?(tell|told|say|said|mention)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.models.extractive.questions import QuestionType, fits, has_marks, question_type
@@ -57,17 +58,23 @@ def _supplied_by_previous(scored: ScoredTurn, signals: Signals) -> float:
 
 
 def quote(scored: ScoredTurn, kind: QuestionType, limit: int = QUOTE_WORDS) -> str:
-    """Returns the best run of whole sentences of at most `limit` words that is not only questions."""
+    """Returns the best run of whole sentences of at most `limit` words, not only questions."""
     parts = sentences(scored.turn.text)
-    runs = [
-        (begin, end)
-        for begin in range(len(parts))
-        for end in range(begin + 1, len(parts) + 1)
-        if end == begin + 1 or _length(parts[begin:end]) <= limit
-    ]
+    runs = list(_runs([len(part.split()) for part in parts], limit))
     answering = [run for run in runs if _states_something(parts[slice(*run)])]
     begin, end = max(answering or runs, key=lambda run: _run_score(scored, parts, run, kind, limit))
     return _cut(" ".join(parts[begin:end]), limit)
+
+
+def _runs(lengths: list[int], limit: int) -> Iterator[tuple[int, int]]:
+    """Every run of sentences, from and to (exclusive), within the limit; each alone in any case."""
+    for begin, total in enumerate(lengths):
+        yield begin, begin + 1
+        for end in range(begin + 1, len(lengths)):
+            total += lengths[end]
+            if total > limit:
+                break
+            yield begin, end + 1
 
 
 def _length(parts: list[str]) -> int:
@@ -83,7 +90,9 @@ def _run_score(
 ) -> float:
     said = parts[slice(*run)]
     stated = _length([part for part in said if not is_question(part)])
-    score = max(scored.sentence_sims[slice(*run)]) + _QUOTE_LENGTH_BONUS * min(stated, limit) / limit
+    score = (
+        max(scored.sentence_sims[slice(*run)]) + _QUOTE_LENGTH_BONUS * min(stated, limit) / limit
+    )
     return score + _QUOTE_TYPE_BONUS * fits(kind, " ".join(said)) * has_marks(kind)
 
 

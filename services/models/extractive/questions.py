@@ -10,9 +10,7 @@ _KIN = (
     r"friends?|mentors?|family|boyfriend|girlfriend|partner|grandma|grandpa|grandmother|grandfather|"
     r"cousin|aunt|uncle|colleagues?|coworkers?|boss|neighbou?rs?"
 )
-_MONTHS = (
-    "january|february|march|april|june|july|august|september|october|november|december"
-)
+_MONTHS = "january|february|march|april|june|july|august|september|october|november|december"
 
 
 class QuestionType(StrEnum):

@@ -27,6 +27,7 @@ class Reply:
         text: the reply.
         quoted_ids: the turns it quotes, best first.
         confidence: probability that the memories hold an answer, 0..1; 1 for small talk.
+
     """
 
     text: str
@@ -60,6 +61,7 @@ def respond(query: Query) -> Reply:
 
     Returns:
         A quotation with its date, a doubtful one, "I don't know that", or small talk.
+
     """
     prepared = prepare(query)
     if prepared is None:
@@ -96,9 +98,7 @@ def _answer(signals: Signals, ranked: Sequence[Candidate], confidence: float) ->
     return Reply(" ".join(parts), tuple(scored.turn.id for scored in quoted), confidence)
 
 
-def _second(
-    signals: Signals, ranked: Sequence[Candidate], best: Candidate
-) -> ScoredTurn | None:
+def _second(signals: Signals, ranked: Sequence[Candidate], best: Candidate) -> ScoredTurn | None:
     """The next best turn, if it scores nearly as well, of the same person, with other words."""
     near = (
         candidate.scored

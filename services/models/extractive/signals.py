@@ -1,4 +1,4 @@
-"""How well each recalled turn speaks to the question: word coverage and late interaction (MaxSim)."""
+"""How well each recalled turn speaks to the question: word coverage and MaxSim."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from services.models.extractive.people import Cast, core, without_names
 from services.models.extractive.text import WordWeights, is_question, sentences, words
 from services.models.extractive.turns import Query, TokenGrid, Turn
 
-# Only the best turns come here, so their own frequencies would make the question's words look common.
-# As if they were part of a history of this many turns.
+# Only the best turns come here, and their own frequencies would make the question's words look
+# common: they are weighed as if they were part of a history of this many turns.
 ASSUMED_HISTORY_TURNS = 500
 
 Floats = npt.NDArray[np.float64]
@@ -31,6 +31,7 @@ class ScoredTurn:
         max_sim: late-interaction score, about 0..1; None when embeddings are away.
         sentence_sims: the same for each of its sentences.
         previous_fused: recall's own score of the turn before, if that asks something; else 0.
+
     """
 
     turn: Turn
@@ -104,7 +105,7 @@ def _score(
 
 
 class _LateInteraction:
-    """MaxSim of the question's tokens with a text's: the weighted mean of each token's best cosine."""
+    """MaxSim: the weighted mean, over the question's tokens, of the best cosine with a text's."""
 
     def __init__(self, query: Query) -> None:
         self._grids = query.grids
@@ -113,7 +114,7 @@ class _LateInteraction:
         self._weights = _token_weights(self._asked, texts)
 
     def of(self, text: str) -> tuple[float | None, tuple[float, ...]]:
-        """Returns the score of the text and of each of its sentences; None and 0s without vectors."""
+        """Returns the scores of the text and of its sentences; None and 0s without vectors."""
         grid = self._grids.get(text)
         parts = sentences(text)
         if self._asked is None or grid is None or not len(self._asked.ids) or not len(grid.ids):

@@ -9,16 +9,16 @@ from functools import lru_cache
 
 import snowballstemmer
 
-STOP_WORDS = frozenset(
-    """a an the and or but if then of to in on at by for with from as is are was were be been being am
-    do does did doing done has have had having i me my mine we us our ours you your yours he him his she
-    her hers it its they them their theirs this that these those what which who whom whose when where why
-    how would could should can will shall may might must not no so than too very just s t d ll m re ve
-    don didn doesn isn aren wasn weren won wouldn couldn shouldn haven hasn hadn about into over up down
-    out there here""".split()
-)
+_STOP_TEXT = """
+    a an the and or but if then of to in on at by for with from as is are was were be been being am
+    do does did doing done has have had having i me my mine we us our ours you your yours he him his
+    she her hers it its they them their theirs this that these those what which who whom whose when
+    where why how would could should can will shall may might must not no so than too very just s t
+    d ll m re ve don didn doesn isn aren wasn weren won wouldn couldn shouldn haven hasn hadn about
+    into over up down out there here"""
+STOP_WORDS = frozenset(_STOP_TEXT.split())
 
-# Stemming one word costs ~30 us; a user's vocabulary is small, so this keeps the hot words of many users.
+# Stemming a word costs ~30 us; this keeps the words that many users use.
 _STEM_CACHE_WORDS = 65_536
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])[\"')]*\s+")
@@ -43,7 +43,7 @@ def words(text: str) -> list[str]:
 
 
 def sentences(text: str) -> list[str]:
-    """Splits `text` into its sentences, each stripped; a text without an end mark is one sentence."""
+    """Splits `text` into its stripped sentences; one without an end mark is one sentence."""
     return [part for piece in _SENTENCE_END.split(text) if (part := piece.strip())] or [text]
 
 
@@ -63,6 +63,7 @@ class WordWeights:
     Args:
         documents: the words of each text; a word counts once a text.
         total: how many texts the corpus has when `documents` is only a part of it.
+
     """
 
     def __init__(self, documents: Iterable[Sequence[str]], total: int | None = None) -> None:
@@ -79,6 +80,6 @@ class WordWeights:
         return math.log(1 + (self._total - df + 0.5) / (df + 0.5))
 
     def share(self, wanted: frozenset[str], present: Iterable[str]) -> float:
-        """Returns the weight of the `wanted` words that are `present`, as a share of all wanted (0..1)."""
+        """Returns the weight of the `wanted` words that are `present`, as a share (0..1) of all."""
         total = sum(self[word] for word in wanted)
         return sum(self[word] for word in wanted.intersection(present)) / total if total else 0.0

@@ -22,6 +22,7 @@ class TokenGrid:
         vectors: float32 of shape (tokens, dimensions), rows of unit length.
         ids: the vocabulary id of each token.
         starts: where each token begins in the text, in code points.
+
     """
 
     vectors: npt.NDArray[np.float32]
@@ -36,6 +37,7 @@ class Turn:
     Attributes:
         score: recall's final score, neighbours included.
         fused: recall's own score of the turn, before neighbours.
+
     """
 
     id: str

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,7 +30,7 @@ def filled(given_lengths: list[int]) -> LengthQueue[int]:
 @given(lengths, limits)
 def test_every_text_gets_into_exactly_one_batch(given_lengths: list[int], bounds: BatchLimits):
     batches = drain(filled(given_lengths), bounds)
-    assert sorted(sum(batches, [])) == list(range(len(given_lengths)))
+    assert sorted(chain(*batches)) == list(range(len(given_lengths)))
 
 
 @given(lengths, limits)
@@ -67,7 +69,7 @@ def test_a_discarded_text_is_in_no_batch(given_lengths: list[int], data: st.Data
         assert queue.discard(item) == given_lengths[item]
         assert queue.discard(item) is None
     kept = set(range(len(given_lengths))) - gone
-    assert set(sum(drain(queue, BatchLimits()), [])) == kept
+    assert set(chain(*drain(queue, BatchLimits()))) == kept
 
 
 def test_interactive_texts_go_before_bulk_texts():

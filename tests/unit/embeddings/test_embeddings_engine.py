@@ -226,6 +226,38 @@ async def test_an_error_of_the_encoder_reaches_every_waiter_and_is_not_kept(
     assert len(await engine.embed(["text"], NOW, 60)) == 1
 
 
+@pytest.mark.parametrize("step", ["tokenize", "encode"])
+async def test_a_text_that_breaks_the_encoder_harms_no_other_request(
+    engine: Engine, encoder: FakeEncoder, step: str
+):
+    encoder.poison["bad"] = step
+    held = await occupy(engine, encoder)
+    good = asyncio.create_task(engine.embed(["good"], NOW, 60))
+    bad = asyncio.create_task(engine.embed(["bad"], NOW, 60))
+    await until(lambda: queued(NOW) == 2)
+    encoder.held.set()
+    assert len(await good) == 1
+    with pytest.raises(ValueError, match=f"poison at {step}"):
+        await bad
+    await held
+
+
+async def test_a_panic_in_native_code_ends_the_request_and_not_the_engine(
+    engine: Engine, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+):
+    class Panic(BaseException):
+        pass
+
+    def panicking(_: object) -> None:
+        raise Panic("index out of bounds")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(encoder, "tokenize", panicking)
+        with pytest.raises(RuntimeError, match="broke down"):
+            await engine.embed(["text"], NOW, 60)
+    assert len(await engine.embed(["text"], NOW, 60)) == 1
+
+
 async def test_closing_ends_what_waits_and_refuses_what_comes(encoder: FakeEncoder):
     engine = Engine(encoder, LIMITS, FakeClock(), EngineMetrics())
     engine.start()

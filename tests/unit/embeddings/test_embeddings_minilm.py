@@ -54,9 +54,7 @@ def exact(encoder: OnnxEncoder) -> list[np.ndarray]:
     return [session.run(None, feeds([one.ids], names))[0][0] for one in cut]
 
 
-def test_8_bit_vectors_point_where_the_exact_ones_do(
-    encoder: OnnxEncoder, exact: list[np.ndarray]
-):
+def test_8_bit_vectors_point_where_the_exact_ones_do(encoder: OnnxEncoder, exact: list[np.ndarray]):
     for text, found, rows in zip(TEXTS, embed(encoder, TEXTS), exact, strict=True):
         mean = rows.mean(axis=0)
         cosine = float(found.vector @ mean) / float(np.linalg.norm(mean))

@@ -115,7 +115,7 @@ def test_the_model_asked_for_comes_first_and_the_extractive_one_last() -> None:
     order = [t.model.id for t in choose_targets(TURN, models, lambda _: True)]
     assert order == ["llm", "able", "extractive"]
     asked = TurnRequest("r", "c", "t", model="able")
-    assert [t.model.id for t in choose_targets(asked, models, lambda _: True)][0] == "able"
+    assert choose_targets(asked, models, lambda _: True)[0].model.id == "able"
 
 
 def test_a_target_behind_an_open_breaker_is_used_only_if_nothing_else_is_left() -> None:

@@ -1,0 +1,76 @@
+"""The models service's settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import SettingsConfigDict
+
+from services.runtime.settings import ServiceSettings, local_address
+
+
+class Upstream(BaseModel):
+    """An OpenAI-compatible server that prompts, and so private text, may be sent to."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(pattern=r"^https?://[^\s]+$", max_length=1024)
+    """Base address, such as "http://127.0.0.1:11434/v1"."""
+    name: str = Field("openai", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    """First part of its models' ids."""
+    model: str | None = Field(None, max_length=200)
+    """The only model to offer; None: all that the server lists."""
+    api_key: SecretStr | None = None
+    timeout_s: float = Field(60.0, gt=0, le=600)
+    """How long to wait for the first text, and between two pieces of it."""
+    retries: int = Field(3, ge=0, le=10)
+    """Further tries, all before the first text."""
+    concurrency: int = Field(8, ge=1, le=1024)
+    """Replies generated at once."""
+    queue: int = Field(32, ge=0, le=10_000)
+    """Requests that may wait; more are refused."""
+    tools: bool = True
+    json_schema: bool = True
+    context_length: int = Field(0, ge=0)
+    """Tokens of prompt and reply; 0: what the server says."""
+
+
+class ModelsSettings(ServiceSettings):
+    """What the models service can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="ECHOMESH_MODELS_")
+
+    mesh_address: str | None = Field(
+        local_address("models"), description="host:port for other services of the mesh"
+    )
+    upstreams: tuple[Upstream, ...] = Field(
+        (),
+        description='OpenAI-compatible servers as JSON: [{"url": "http://host:port/v1"}], with '
+        "optional name, model, api_key, timeout_s, retries, concurrency, queue, tools, "
+        "json_schema, context_length",
+    )
+    upstream_api_key: SecretStr | None = Field(
+        None, description="key for upstreams that name none of their own"
+    )
+    extractive_concurrency: Annotated[int, Field(ge=1)] = Field(
+        8, description="replies quoted from memories at once"
+    )
+    extractive_queue: Annotated[int, Field(ge=0)] = Field(
+        256, description="requests for such replies that may wait before more are refused"
+    )
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> ModelsSettings:
+        names = [upstream.name for upstream in self.upstreams]
+        if len(set(names)) < len(names):
+            raise ValueError("upstreams: give each a name of its own")
+        return self
+
+    def keyed_upstreams(self) -> list[Upstream]:
+        """Returns the upstreams, each with the key it is to use."""
+        key = self.upstream_api_key
+        return [
+            upstream if upstream.api_key else upstream.model_copy(update={"api_key": key})
+            for upstream in self.upstreams
+        ]

@@ -1,0 +1,148 @@
+"""Between the messages of the contract and the domain."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+from echomesh.models.v1 import models_pb2 as pb
+from services.models.domain import (
+    Event,
+    Finish,
+    FinishReason,
+    Generation,
+    Message,
+    ModelCard,
+    Role,
+    Sampling,
+    State,
+    Text,
+    ToolCall,
+    ToolSpec,
+)
+from services.models.extractive.turns import Turn
+from services.runtime.errors import invalid
+
+# A quote has 40 words and the encoder reads 256 tokens: the rest of a long note only costs time.
+MAX_EVIDENCE_CHARS = 4_096
+
+_ROLES = {
+    pb.CHAT_ROLE_SYSTEM: Role.SYSTEM,
+    pb.CHAT_ROLE_USER: Role.USER,
+    pb.CHAT_ROLE_ASSISTANT: Role.ASSISTANT,
+    pb.CHAT_ROLE_TOOL: Role.TOOL,
+}
+_FINISH = {
+    FinishReason.STOP: pb.FINISH_REASON_STOP,
+    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
+    FinishReason.TOOL_CALLS: pb.FINISH_REASON_TOOL_CALLS,
+}
+_STATES = {State.READY: pb.MODEL_STATE_READY, State.AWAY: pb.MODEL_STATE_AWAY}
+
+
+def generation_from(request: pb.GenerateRequest) -> Generation:
+    """Returns the generation that is asked for.
+
+    Raises:
+        AppError: INVALID_REQUEST for a JSON Schema that is no JSON object.
+
+    """
+    for index, tool in enumerate(request.tools):
+        if tool.parameters_json:
+            _require_object(f"tools[{index}].parameters_json", tool.parameters_json)
+    if request.HasField("response_format"):
+        _require_object("response_format.json_schema", request.response_format.json_schema)
+    return Generation(
+        model=request.model,
+        messages=tuple(_message(message) for message in request.messages),
+        sampling=_sampling(request.sampling),
+        tools=tuple(
+            ToolSpec(tool.name, tool.description, tool.parameters_json) for tool in request.tools
+        ),
+        response_schema=request.response_format.json_schema,
+        evidence=tuple(_turn(evidence) for evidence in request.evidence),
+        user_name=request.user_name,
+        assistant_name=request.assistant_name,
+    )
+
+
+def _require_object(path: str, text: str) -> None:
+    try:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError):
+        raise invalid(path, "must be JSON") from None
+    if not isinstance(parsed, dict):
+        raise invalid(path, "must be a JSON object")
+
+
+def _message(message: pb.ChatMessage) -> Message:
+    return Message(
+        role=_ROLES[message.role],
+        content=message.content,
+        tool_call_id=message.tool_call_id,
+        tool_calls=tuple(
+            ToolCall(call.id, call.name, call.arguments_json) for call in message.tool_calls
+        ),
+    )
+
+
+def _sampling(message: pb.Sampling) -> Sampling:
+    return Sampling(
+        temperature=message.temperature if message.HasField("temperature") else None,
+        top_p=message.top_p if message.HasField("top_p") else None,
+        seed=message.seed if message.HasField("seed") else None,
+        stop=tuple(message.stop),
+        max_tokens=message.max_tokens,
+    )
+
+
+def _turn(evidence: pb.Evidence) -> Turn:
+    return Turn(
+        id=evidence.id,
+        text=evidence.text[:MAX_EVIDENCE_CHARS],
+        said_at=evidence.time.ToDatetime(tzinfo=dt.UTC),
+        speaker=evidence.speaker,
+        from_assistant=evidence.from_assistant,
+        conversation_id=evidence.conversation_id,
+        seq=evidence.seq,
+        score=evidence.score,
+        fused=evidence.fused,
+        previous_text=evidence.previous_text[:MAX_EVIDENCE_CHARS],
+    )
+
+
+def response_from(event: Event) -> pb.GenerateResponse:
+    """Returns one message of the stream."""
+    if isinstance(event, Text):
+        return pb.GenerateResponse(text=event.text)
+    if isinstance(event, ToolCall):
+        call = pb.ToolCall(id=event.id, name=event.name, arguments_json=event.arguments_json)
+        return pb.GenerateResponse(tool_call=call)
+    return pb.GenerateResponse(finish=_finish(event))
+
+
+def _finish(finish: Finish) -> pb.Finish:
+    return pb.Finish(
+        reason=_FINISH[finish.reason],
+        usage=pb.Usage(
+            prompt_tokens=finish.usage.prompt_tokens,
+            completion_tokens=finish.usage.completion_tokens,
+            cached_tokens=finish.usage.cached_tokens,
+        ),
+        model=finish.model,
+        quoted_evidence_ids=finish.quoted,
+        confidence=finish.confidence,
+    )
+
+
+def model_from(card: ModelCard) -> pb.Model:
+    """Returns an entry of the list of models."""
+    return pb.Model(
+        id=card.id,
+        backend=card.backend,
+        state=_STATES[card.state],
+        context_length=card.context_length,
+        tools=card.tools,
+        json_schema=card.json_schema,
+        generative=card.generative,
+    )

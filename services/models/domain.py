@@ -1,0 +1,162 @@
+"""What a generation is, whatever engine runs it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Protocol
+
+from services.models.extractive.turns import Turn
+
+
+class Role(StrEnum):
+    """Who wrote a message of the prompt; the values are those of the OpenAI API."""
+
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+    TOOL = "tool"
+
+
+class FinishReason(Enum):
+    """Why a reply ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    TOOL_CALLS = "tool_calls"
+
+
+class State(Enum):
+    """Whether a model can be asked."""
+
+    READY = "ready"
+    AWAY = "away"
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call the model asks for; the arguments are JSON text as it wrote them."""
+
+    id: str
+    name: str
+    arguments_json: str
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool the model may call; the parameters are a JSON Schema as text."""
+
+    name: str
+    description: str
+    parameters_json: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message of the prompt."""
+
+    role: Role
+    content: str
+    tool_call_id: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens; None and 0 mean the model's own default."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    max_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A reply that is wanted.
+
+    Attributes:
+        model: an id of the catalogue; empty for the first that can.
+        response_schema: JSON Schema text the reply must follow; empty for free text.
+        evidence: recalled turns, for backends that answer from them.
+        user_name: the name of "I" among the speakers; `assistant_name` that of "you".
+
+    """
+
+    messages: tuple[Message, ...]
+    model: str = ""
+    sampling: Sampling = field(default_factory=Sampling)
+    tools: tuple[ToolSpec, ...] = ()
+    response_schema: str = ""
+    evidence: tuple[Turn, ...] = ()
+    user_name: str = ""
+    assistant_name: str = ""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Tokens of one reply."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Text:
+    """More text of the reply."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The end of the reply; `quoted` and `confidence` come from the extractive model only."""
+
+    reason: FinishReason
+    usage: Usage
+    model: str
+    quoted: tuple[str, ...] = ()
+    confidence: float = 0.0
+
+
+Event = Text | ToolCall | Finish
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """An entry of the catalogue; a context length of 0 (tokens) means unknown."""
+
+    id: str
+    backend: str
+    state: State
+    context_length: int = 0
+    tools: bool = False
+    json_schema: bool = False
+    generative: bool = True
+
+
+class Backend(Protocol):
+    """A way to generate replies."""
+
+    def models(self) -> Sequence[ModelCard]:
+        """Returns the models it offers now; it may change from call to call."""
+        ...
+
+    def generate(self, request: Generation, card: ModelCard) -> AsyncGenerator[Event, None]:
+        """Streams a reply that ends with exactly one Finish.
+
+        Closing the iterator, or cancelling its consumer, stops the generation.
+
+        Raises:
+            AppError: the model is away, refused the request, or answered nonsense.
+
+        """
+        ...
+
+
+def estimated_tokens(text: str) -> int:
+    """Returns about how many tokens a text is: a token is about four bytes of English."""
+    return -(-len(text.encode()) // 4)

@@ -1,0 +1,199 @@
+"""One OpenAI-compatible server over HTTP: a single attempt, and names for all that can go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from urllib.parse import urlsplit
+
+import httpx
+
+from services.models.config import Upstream
+from services.models.domain import Event, Generation
+from services.models.openai import sse, wire
+from services.runtime.errors import AppError, Reason
+from services.runtime.logs import get_logger
+
+# A server on the same network accepts a connection within this or not at all.
+_CONNECT_S = 5.0
+# An error or a list of models is small; a whole reply in one piece is bounded by its own limit.
+_MAX_BODY_BYTES = wire.MAX_REPLY_BYTES
+_MAX_ERROR_BYTES = 64 << 10
+# After the finish reason only the token counts may follow.
+_AFTER_FINISH_S = 2.0
+_LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
+_OVERLOADED = frozenset((408, 425, 429))
+
+
+class Server:
+    """The connection pool to one server; close it with `close`."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._ask_usage = True
+        key = upstream.api_key.get_secret_value() if upstream.api_key else ""
+        self._http = httpx.AsyncClient(
+            base_url=upstream.url.rstrip("/") + "/",
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=httpx.Timeout(upstream.timeout_s, connect=min(_CONNECT_S, upstream.timeout_s)),
+            limits=httpx.Limits(
+                max_connections=upstream.concurrency + 1, max_keepalive_connections=8
+            ),
+            trust_env=urlsplit(upstream.url).hostname not in _LOOPBACK,
+        )
+
+    async def close(self) -> None:
+        """Closes the pool; running calls end with MODEL_UNAVAILABLE."""
+        await self._http.aclose()
+
+    async def models(self, timeout_s: float) -> list[wire.ListedModel]:
+        """Returns what the server lists; nothing if it has no such list.
+
+        Raises:
+            AppError: it is away or answers nonsense.
+
+        """
+        with self._named(self._upstream.name):
+            async with asyncio.timeout(timeout_s), self._http.stream("GET", "models") as response:
+                if response.status_code in (404, 405, 501):
+                    return []
+                await self._accept(response, self._upstream.name)
+                body = await _bounded(response, _MAX_BODY_BYTES)
+                return wire.listed_models(body)
+
+    async def attempt(
+        self, request: Generation, name: str, model: str
+    ) -> AsyncGenerator[Event, None]:
+        """Streams one reply; closing the iterator closes the connection, which stops the server.
+
+        Args:
+            request: what is wanted.
+            name: the server's own name of the model.
+            model: the catalogue's id of it.
+
+        Raises:
+            AppError: MODEL_UNAVAILABLE, MODEL_BAD_RESPONSE, MODEL_REFUSED, CONTEXT_TOO_LONG or
+                OVERLOADED.
+
+        """
+        reader = wire.Reader(model, "".join(message.content for message in request.messages))
+        body = wire.request_body(request, name, usage=self._ask_usage)
+        with self._named(model):
+            async with self._http.stream("POST", "chat/completions", json=body) as response:
+                await self._accept(response, model)
+                async for data in self._pieces(response, reader):
+                    if text := reader.text_of(data):
+                        yield text
+            for event in reader.end():
+                yield event
+
+    async def _pieces(self, response: httpx.Response, reader: wire.Reader) -> AsyncIterator[str]:
+        """The JSON pieces of a reply, whether it is streamed or comes whole."""
+        kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind == "application/json":
+            yield await _bounded(response, _MAX_BODY_BYTES)
+            return
+        if kind != "text/event-stream":
+            raise wire.Nonsense("its answer is neither a stream of events nor JSON")
+        pieces = sse.events(response.aiter_bytes())
+        while (data := await self._next(pieces, reader)) is not None:
+            yield data
+
+    async def _next(self, pieces: AsyncIterator[str], reader: wire.Reader) -> str | None:
+        """The next piece, or None at the end; comments do not count as a sign of life."""
+        limit_s = _AFTER_FINISH_S if reader.finished else self._upstream.timeout_s
+        try:
+            async with asyncio.timeout(min(limit_s, self._upstream.timeout_s)):
+                data = await anext(pieces, wire.DONE)
+        except TimeoutError:
+            if not reader.finished:
+                raise
+            return None
+        return None if data.strip() == wire.DONE else data
+
+    async def _accept(self, response: httpx.Response, model: str) -> None:
+        """Raises what an error status means."""
+        if response.is_success:
+            return
+        text = await _bounded(response, _MAX_ERROR_BYTES)
+        status = response.status_code
+        get_logger().warning("upstream_error", model=model, status=status, body_bytes=len(text))
+        if status in (400, 422) and "stream_options" in text and self._ask_usage:
+            self._ask_usage = False
+            raise _bad(model, "it does not count tokens in streams")
+        raise _status_error(model, status, text, response.headers.get("retry-after", ""))
+
+    def _named(self, model: str) -> _Errors:
+        return _Errors(model)
+
+
+class _Errors:
+    """Turns what httpx, the parser and the clock raise into AppErrors that name the model."""
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, wire.Nonsense):
+            raise _bad(self._model, str(error)) from error
+        if isinstance(error, wire.UpstreamSaysError):
+            raise _bad(self._model, "it sent an error in place of an answer") from error
+        if isinstance(error, sse.LineTooLong):
+            raise _bad(self._model, "a line of its stream does not end") from error
+        if isinstance(error, (httpx.TimeoutException, TimeoutError)):
+            raise _away(self._model, "did not answer in time") from error
+        if isinstance(error, httpx.RemoteProtocolError):
+            raise _bad(self._model, "its stream broke off") from error
+        if isinstance(error, (httpx.HTTPError, httpx.StreamError)):
+            raise _away(self._model, "cannot be reached") from error
+
+
+def _status_error(model: str, status: int, text: str, retry_after: str) -> AppError:
+    if status in _OVERLOADED:
+        wait_s = float(retry_after) if retry_after.isdigit() else 1.0
+        return AppError(
+            Reason.OVERLOADED,
+            f"{model} is overloaded",
+            metadata={"queue": model},
+            retry_after_s=min(wait_s, 60.0),
+        )
+    if status >= 500:
+        return _away(model, f"failed with status {status}")
+    if "context_length_exceeded" in text or "maximum context length" in text:
+        return AppError(
+            Reason.CONTEXT_TOO_LONG,
+            f"the prompt does not fit {model}",
+            metadata={"model": model},
+        )
+    return AppError(
+        Reason.MODEL_REFUSED,
+        f"{model} refused the request with status {status}",
+        metadata={"model": model, "status": str(status)},
+    )
+
+
+def _away(model: str, what: str) -> AppError:
+    return AppError(
+        Reason.MODEL_UNAVAILABLE, f"{model} {what}", metadata={"model": model}, retry_after_s=1.0
+    )
+
+
+def _bad(model: str, what: str) -> AppError:
+    return AppError(
+        Reason.MODEL_BAD_RESPONSE,
+        f"{model} gave no answer: {what}",
+        metadata={"model": model},
+        retry_after_s=1.0,
+    )
+
+
+async def _bounded(response: httpx.Response, limit: int) -> str:
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > limit:
+            raise wire.Nonsense("its answer is too large")
+    return body.decode("utf-8", errors="replace")

@@ -1,0 +1,279 @@
+"""The Chat Completions format: our requests in it, its answers out of it. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.models.domain import (
+    Finish,
+    FinishReason,
+    Generation,
+    Message,
+    Text,
+    ToolCall,
+    ToolSpec,
+    Usage,
+    estimated_tokens,
+)
+
+DONE = "[DONE]"
+# A reply beyond this is a stream that does not end.
+MAX_REPLY_BYTES = 4 << 20
+_ANY_OBJECT = "{}"
+
+_FINISH = {
+    "stop": FinishReason.STOP,
+    "length": FinishReason.LENGTH,
+    "tool_calls": FinishReason.TOOL_CALLS,
+    "function_call": FinishReason.TOOL_CALLS,
+    "content_filter": FinishReason.STOP,
+    "eos": FinishReason.STOP,
+}
+
+
+class Nonsense(Exception):
+    """What came is no answer; the text says what is wrong with it, in words safe to show."""
+
+
+class UpstreamSaysError(Exception):
+    """An error object where an answer should be."""
+
+
+def request_body(request: Generation, model: str, *, usage: bool = True) -> dict[str, Any]:
+    """Returns the JSON of a streamed chat completion.
+
+    Args:
+        request: what is wanted.
+        model: the server's own name of the model.
+        usage: whether to ask for token counts; some servers refuse that option.
+
+    """
+    body: dict[str, Any] = {
+        "model": model,
+        "messages": [_message(message) for message in request.messages],
+        "stream": True,
+    }
+    if usage:
+        body["stream_options"] = {"include_usage": True}
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    if request.response_schema:
+        body["response_format"] = _response_format(request.response_schema)
+    return body | _sampling(request)
+
+
+def _message(message: Message) -> dict[str, Any]:
+    body: dict[str, Any] = {"role": message.role.value, "content": message.content}
+    if message.tool_call_id:
+        body["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        body["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": call.arguments_json},
+            }
+            for call in message.tool_calls
+        ]
+    return body
+
+
+def _tool(tool: ToolSpec) -> dict[str, Any]:
+    parameters = json.loads(tool.parameters_json or _ANY_OBJECT)
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def _response_format(schema: str) -> dict[str, Any]:
+    parsed = json.loads(schema)
+    if not parsed:
+        return {"type": "json_object"}
+    return {
+        "type": "json_schema",
+        "json_schema": {"name": "reply", "schema": parsed, "strict": True},
+    }
+
+
+def _sampling(request: Generation) -> dict[str, Any]:
+    sampling = request.sampling
+    body = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+        "max_tokens": sampling.max_tokens or None,
+    }
+    return {key: value for key, value in body.items() if value is not None}
+
+
+@dataclass
+class _PartialCall:
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+@dataclass
+class Reader:
+    """Reads the pieces of one reply and knows when it is whole.
+
+    Args:
+        model: the catalogue's id, for the Finish.
+        prompt: the prompt's text, to estimate usage where the server counts none.
+
+    """
+
+    model: str
+    prompt: str
+    finished: bool = False
+    _text_bytes: int = 0
+    _reason: FinishReason = FinishReason.STOP
+    _usage: Usage | None = None
+    _calls: dict[int, _PartialCall] = field(default_factory=dict)
+
+    def text_of(self, data: str) -> Text | None:
+        """Takes one piece in JSON and returns its text, if it has any.
+
+        Raises:
+            Nonsense: it is no piece of a reply, or the reply does not end.
+            UpstreamSaysError: it is an error object.
+
+        """
+        piece = parse_object(data)
+        self._usage = _usage(piece.get("usage")) or self._usage
+        choices = piece.get("choices")
+        if not isinstance(choices, list):
+            raise Nonsense("a message of its stream has no choices")
+        return self._choice(choices[0]) if choices else None
+
+    def _choice(self, choice: Any) -> Text | None:
+        if not isinstance(choice, dict):
+            raise Nonsense("a choice of its reply is no object")
+        delta = choice.get("delta") or choice.get("message") or {}
+        if not isinstance(delta, dict):
+            raise Nonsense("a choice of its reply has no message")
+        self._take_calls(delta.get("tool_calls") or [])
+        self._take_reason(choice.get("finish_reason"))
+        content = delta.get("content") or ""
+        if not isinstance(content, str):
+            raise Nonsense("its reply's content is no text")
+        self._grow(content)
+        return Text(content) if content else None
+
+    def _take_reason(self, reason: Any) -> None:
+        if reason is not None:
+            self.finished = True
+            self._reason = _FINISH.get(str(reason), FinishReason.STOP)
+
+    def _take_calls(self, calls: Any) -> None:
+        if not isinstance(calls, list):
+            raise Nonsense("its tool calls are no list")
+        for position, call in enumerate(calls):
+            function = call.get("function") if isinstance(call, dict) else None
+            if not isinstance(function, dict):
+                raise Nonsense("a tool call has no function")
+            self._take_call(call, function, position)
+
+    def _take_call(self, call: dict[str, Any], function: dict[str, Any], position: int) -> None:
+        index = call.get("index", position)
+        if not isinstance(index, int):
+            raise Nonsense("a tool call's index is no number")
+        partial = self._calls.setdefault(index, _PartialCall())
+        partial.id = str(call.get("id") or partial.id)
+        partial.name = str(function.get("name") or partial.name)
+        arguments = function.get("arguments") or ""
+        partial.arguments += arguments if isinstance(arguments, str) else json.dumps(arguments)
+        self._grow(partial.name + str(arguments))
+
+    def _grow(self, text: str) -> None:
+        self._text_bytes += len(text.encode())
+        if self._text_bytes > MAX_REPLY_BYTES:
+            raise Nonsense("its reply does not end")
+
+    def end(self) -> list[ToolCall | Finish]:
+        """Returns the tool calls and the Finish.
+
+        Raises:
+            Nonsense: the stream broke off, or the reply is empty.
+
+        """
+        if not self.finished:
+            raise Nonsense("its stream broke off")
+        calls = [
+            ToolCall(call.id or f"call_{index}", call.name, call.arguments or _ANY_OBJECT)
+            for index, call in sorted(self._calls.items())
+        ]
+        if not calls and not self._text_bytes:
+            raise Nonsense("its reply is empty")
+        reason = FinishReason.TOOL_CALLS if calls else self._reason
+        return [*calls, Finish(reason, self._usage or self._estimate(), self.model)]
+
+    def _estimate(self) -> Usage:
+        return Usage(estimated_tokens(self.prompt), -(-self._text_bytes // 4))
+
+
+def parse_object(data: str) -> dict[str, Any]:
+    """Returns a JSON object.
+
+    Raises:
+        Nonsense: it is something else.
+        UpstreamSaysError: it is an error object.
+
+    """
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError):
+        raise Nonsense("it sent bad JSON") from None
+    if not isinstance(parsed, dict):
+        raise Nonsense("it sent JSON that is no object")
+    if parsed.get("error"):
+        raise UpstreamSaysError
+    return parsed
+
+
+def _usage(value: Any) -> Usage | None:
+    if not isinstance(value, Mapping):
+        return None
+    details = value.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, Mapping) else 0
+    return Usage(
+        _count(value.get("prompt_tokens")), _count(value.get("completion_tokens")), _count(cached)
+    )
+
+
+def _count(value: Any) -> int:
+    """A token count as the contract carries it; anything odd counts as none."""
+    return value if isinstance(value, int) and 0 <= value < 1 << 31 else 0
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """A model that a server lists; a context length of 0 (tokens) means it does not say."""
+
+    name: str
+    context_length: int = 0
+
+
+def listed_models(data: str) -> list[ListedModel]:
+    """Returns the models of a `/models` answer; entries without an id are left out.
+
+    Raises:
+        Nonsense: it is no such answer.
+        UpstreamSaysError: it is an error object.
+
+    """
+    entries = parse_object(data).get("data")
+    if not isinstance(entries, list):
+        raise Nonsense("its list of models is no list")
+    named = (entry for entry in entries if isinstance(entry, dict) and entry.get("id"))
+    return [ListedModel(str(entry["id"])[:200], _context(entry)) for entry in named]
+
+
+def _context(entry: dict[str, Any]) -> int:
+    """VLLM says max_model_len, llama.cpp meta.n_ctx_train, hosted ones context_length."""
+    meta = entry.get("meta")
+    known = meta.get("n_ctx") or meta.get("n_ctx_train") if isinstance(meta, dict) else 0
+    return _count(entry.get("max_model_len") or entry.get("context_length") or known)
