@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from services.auth.credentials import api_key_text, digest, fingerprint, same
+from services.auth.events import alert
 from services.auth.keyring import Keyring
 from services.auth.model import (
     ROLE_OPERATOR,
@@ -161,6 +162,7 @@ class Administration:
             await _manageable(tx, caller, key.user_id)
             await tx.revoke_api_key(key_id, self._clock.now())
             await tx.revoke_families_from(key_id, self._clock.now())
+        alert("api_key_revoked", key_id=key_id, by=caller.user_id)
 
     async def rotate_signing_key(self, caller: Identity, request_id: str) -> SigningKey:
         """Publish a new signing key; the same request_id gives the same key."""

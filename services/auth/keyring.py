@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from services.auth.events import alert
 from services.auth.keys import (
     RotationPolicy,
     jwks_at,
@@ -105,6 +106,7 @@ class Keyring:
             key = new_signing_key(self._wrapping_key, self._randomness.key_id(), now, signs_from)
             if await self._store.add_signing_key(key, retires_at):
                 self._read_at = None
+                alert("signing_key_published", key_id=key.id)
                 return key
         raise AppError(Reason.VERSION_CONFLICT, "another rotation runs; try again")
 

@@ -12,6 +12,7 @@ from services.auth.credentials import (
     refresh_token_text,
     same,
 )
+from services.auth.events import alert, record
 from services.auth.keyring import Keyring
 from services.auth.login_limits import attempt_key, network_of
 from services.auth.model import ROLE_USER, Family, Randomness, RefreshToken, Tokens, User
@@ -67,11 +68,14 @@ class Sessions:
         key = attempt_key(tenant_name, username, network_of(peer))
         wait_s = await self._store.reserve_login(key, self._clock.now())
         if wait_s > 0:
+            alert("login_rate_limited", network=network_of(peer))
             raise _rate_limited(wait_s)
         found = await self._find(tenant_name, username)
         if not await self._passwords.verify(found[1] if found else None, password) or not found:
+            record("login_refused")
             raise _invalid()
         await self._store.forget_failures(key)
+        record("login")
         return await self._begin(found[0])
 
     async def exchange_api_key(self, text: str) -> Tokens:
@@ -83,6 +87,7 @@ class Sessions:
         parsed = parse_api_key(text)
         found = await self._store.api_key(parsed[0]) if parsed else None
         if parsed is None or found is None or not same(found[1], digest(parsed[1])):
+            record("api_key_refused")
             raise _invalid()
         key = found[0]
         if key.revoked_at is not None:
@@ -179,6 +184,7 @@ class Sessions:
         verdict = judge(token, family, siblings, successors, request_id, now)
         if verdict is Verdict.REUSED:
             await tx.revoke_family(family.id, "reuse", now)
+            alert("refresh_reused", tenant_id=family.tenant_id, user_id=family.user_id)
         refusal = _refusal(verdict)
         if refusal is not None:
             return refusal

@@ -41,12 +41,13 @@ async def test_more_than_the_queue_holds_is_refused(
     """One hashes, one waits, the third hears OVERLOADED with a hint; the loop stays free."""
     started, release = threading.Event(), threading.Event()
 
-    def slow(_password: str) -> str:
-        started.set()
-        release.wait(10)
-        return "hash"
+    class SlowHasher:
+        def hash(self, _password: str) -> str:
+            started.set()
+            release.wait(10)
+            return "hash"
 
-    monkeypatch.setattr(passwords._hasher, "hash", slow)
+    monkeypatch.setattr(passwords, "_hasher", SlowHasher())
     running = [asyncio.create_task(passwords.hash("x")) for _ in range(2)]
     await asyncio.to_thread(started.wait, 10)
     with pytest.raises(AppError) as caught:

@@ -1,0 +1,179 @@
+"""Spans and metrics tell the truth however a call ends: answer, error, cancel, deadline, break."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from services.runtime.deadline import deadline_scope
+from services.runtime.errors import AppError, Reason
+from services.runtime.identity import Identity, acting_as
+from tests.support.transport import SERVICE, Text, Wire, method, registration, serving
+
+ALICE = Identity("tenant-1", "alice")
+_EXPORTER = InMemorySpanExporter()
+_OK, _CANCELLED, _LATE, _NOT_FOUND = 0, 1, 4, 5
+
+
+@pytest.fixture(autouse=True)
+def spans() -> Iterator[InMemorySpanExporter]:
+    """The spans of this test, from whichever provider the process has."""
+    provider = trace.get_tracer_provider()
+    if not isinstance(provider, TracerProvider):
+        provider = TracerProvider()
+        trace.set_tracer_provider(provider)
+    processor = SimpleSpanProcessor(_EXPORTER)
+    provider.add_span_processor(processor)
+    _EXPORTER.clear()
+    yield _EXPORTER
+    _EXPORTER.clear()
+
+
+async def ended(kind: trace.SpanKind, name: str) -> ReadableSpan:
+    """The one span of a side of a call, once it has ended."""
+    async with asyncio.timeout(5):
+        while True:
+            for span in _EXPORTER.get_finished_spans():
+                if span.kind is kind and span.name == f"{SERVICE}/{name}":
+                    return span
+            await asyncio.sleep(0.01)
+
+
+async def both_codes(name: str) -> tuple[int, int]:
+    """The status that client and server wrote down."""
+    client = await ended(trace.SpanKind.CLIENT, name)
+    server = await ended(trace.SpanKind.SERVER, name)
+    assert client.attributes is not None
+    assert server.attributes is not None
+    for span in (client, server):
+        failed = span.attributes is not None and span.attributes["rpc.grpc.status_code"] != _OK
+        assert (span.status.status_code is trace.StatusCode.ERROR) == failed
+    key = "rpc.grpc.status_code"
+    return int(str(client.attributes[key])), int(str(server.attributes[key]))
+
+
+async def slow(request: Any, context: Any) -> Any:
+    await asyncio.sleep(30)
+
+
+async def endless(request: Any, context: Any) -> AsyncIterator[Any]:
+    while True:
+        yield Text(value="more")
+        await asyncio.sleep(0.01)
+
+
+async def test_the_servers_span_is_a_child_of_the_callers(tmp_path: Path) -> None:
+    async def echo(request: Any, context: Any) -> Any:
+        return request
+
+    async with serving(tmp_path, registration(Anyone=echo)) as wire, wire.mesh() as channel:
+        with trace.get_tracer("test").start_as_current_span("outer") as outer:
+            await method(channel, "Anyone")(Text())
+    client = await ended(trace.SpanKind.CLIENT, "Anyone")
+    server = await ended(trace.SpanKind.SERVER, "Anyone")
+    assert client.parent is not None
+    assert server.parent is not None
+    assert client.context is not None
+    assert client.parent.span_id == outer.get_span_context().span_id
+    assert server.parent.span_id == client.context.span_id
+    assert await both_codes("Anyone") == (_OK, _OK)
+
+
+async def test_an_error_is_written_down_on_both_sides(tmp_path: Path) -> None:
+    async def fail(request: Any, context: Any) -> Any:
+        raise AppError(Reason.NOT_FOUND, "no such thing")
+
+    async with serving(tmp_path, registration(Anyone=fail)) as wire, wire.mesh() as channel:
+        with pytest.raises(AppError):
+            await method(channel, "Anyone")(Text())
+    assert await both_codes("Anyone") == (_NOT_FOUND, _NOT_FOUND)
+
+
+async def test_a_deadline_is_no_unset_status(tmp_path: Path) -> None:
+    async with serving(tmp_path, registration(Anyone=slow)) as wire, wire.mesh() as channel:
+        with deadline_scope(0.2), pytest.raises(AppError) as late:
+            await method(channel, "Anyone")(Text())
+    assert late.value.reason is Reason.DEADLINE_EXCEEDED
+    assert await both_codes("Anyone") == (_LATE, _LATE)
+
+
+async def test_a_cancelled_call_keeps_its_spans(tmp_path: Path) -> None:
+    entered = asyncio.Event()
+
+    async def wait(request: Any, context: Any) -> Any:
+        entered.set()
+        await asyncio.sleep(30)
+
+    async with serving(tmp_path, registration(Anyone=wait)) as wire, wire.mesh() as channel:
+        task = asyncio.ensure_future(method(channel, "Anyone")(Text()))
+        await asyncio.wait_for(entered.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await both_codes("Anyone") == (_CANCELLED, _CANCELLED)
+
+
+async def _leave_early(wire: Wire, *, closing: bool) -> None:
+    async with wire.mesh() as channel:
+        with acting_as(ALICE, "token"):
+            stream = method(channel, "Down")(Text())
+            if closing:
+                async with aclosing(stream) as responses:
+                    async for _ in responses:
+                        break
+            else:
+                async for _ in stream:
+                    break
+                del stream
+        assert await both_codes("Down") == (_CANCELLED, _CANCELLED)
+
+
+@pytest.mark.parametrize("closing", [True, False])
+async def test_leaving_a_stream_early_ends_the_call_and_its_spans(
+    tmp_path: Path, closing: bool
+) -> None:
+    async with serving(tmp_path, registration(Down=endless), validator=_Everyone()) as wire:
+        await _leave_early(wire, closing=closing)
+
+
+async def test_a_handler_that_writes_to_the_context_works_too(tmp_path: Path) -> None:
+    async def write(request: Any, context: Any) -> None:
+        await context.write(Text(value="one"))
+        await context.write(Text(value="two"))
+
+    service = registration(Down=write)
+    async with serving(tmp_path, service, validator=_Everyone()) as wire, wire.mesh() as channel:
+        with acting_as(ALICE, "token"):
+            async with aclosing(method(channel, "Down")(Text())) as responses:
+                assert [r.value async for r in responses] == ["one", "two"]
+        assert await both_codes("Down") == (_OK, _OK)
+
+
+async def test_health_checks_make_no_spans_and_have_no_deadline(tmp_path: Path) -> None:
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    async with serving(tmp_path) as wire, wire.raw(public=False) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        answer = await stub.Check(health_pb2.HealthCheckRequest(service="memory"), timeout=2)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        with pytest.raises(grpc.aio.AioRpcError) as unknown:
+            await stub.Check(health_pb2.HealthCheckRequest(service="nonsense"), timeout=2)
+        assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+    assert not [s for s in _EXPORTER.get_finished_spans() if "Health" in s.name]
+
+
+class _Everyone:
+    """A validator for which a token is the user's name."""
+
+    async def validate(self, token: str) -> Identity:
+        return Identity("tenant-1", token)
