@@ -113,6 +113,8 @@ class Recaller:
         """Return the memories that answer ``question``, best first."""
         degraded: list[str] = []
         corpus = await self._store.corpus(owner, _possible_terms(question))
+        if not corpus.documents:
+            return Recalled(hits=(), degraded=())
         stats = CorpusStats(corpus.documents, corpus.document_frequency, corpus.speakers)
         query = prepare_query(question.text, stats.speakers, question.asker)
         query = replace(query, now=self._clock.now())

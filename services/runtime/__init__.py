@@ -1,0 +1,1 @@
+"""What all services share: server, channels, errors, identity, settings, telemetry, workers."""

@@ -12,12 +12,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message
 from opentelemetry import propagate, trace
 
 from services.runtime import metrics
 from services.runtime.authenticate import AUTHORIZATION, CALLER
 from services.runtime.deadline import require_time
-from services.runtime.errors import AppError
+from services.runtime.errors import AppError, Reason
 from services.runtime.identity import current_token, identity_or_none
 from services.runtime.retry import service_config
 from services.runtime.settings import ServiceSettings
@@ -117,6 +118,7 @@ class MeshChannel(grpc.aio.Channel):
     def _awaited(self, method: str, multicallable: Any) -> Callable[..., Any]:
         async def call(request: Any, *, timeout: float | None = None, **_: Any) -> Any:
             with _ClientCall(method, self._target) as client_call:
+                _check_size(request)
                 try:
                     return await multicallable(
                         request, timeout=_limit(timeout), metadata=self._metadata(client_call)
@@ -129,6 +131,7 @@ class MeshChannel(grpc.aio.Channel):
     def _streamed(self, method: str, multicallable: Any) -> Callable[..., StreamCall]:
         def call(request: Any, *, timeout: float | None = None, **_: Any) -> StreamCall:
             limit_s = _limit(timeout)
+            _check_size(request)
             client_call = _ClientCall(method, self._target)
             started = multicallable(request, timeout=limit_s, metadata=self._metadata(client_call))
             return StreamCall(started, client_call)
@@ -152,16 +155,17 @@ class MeshChannel(grpc.aio.Channel):
 class StreamCall:
     """The responses of a streaming call.
 
-    Iterate it inside `contextlib.aclosing`, so that leaving early cancels the call.
+    Iterate it inside `contextlib.aclosing`, so that leaving early cancels the call at once;
+    without it the call ends as soon as the iterator is dropped.
     """
 
     def __init__(self, call: Any, client_call: _ClientCall) -> None:
         self._call = call
         self._client_call = client_call
-        self._responses = self._iterate()
 
     def __aiter__(self) -> AsyncIterator[Any]:
-        return self._responses
+        # Not kept here: dropping the iterator must be enough to end the call.
+        return self._iterate()
 
     def cancel(self) -> bool:
         """Cancel the call."""
@@ -170,7 +174,6 @@ class StreamCall:
     async def aclose(self) -> None:
         """Cancel the call unless it is over, and end its span."""
         self._call.cancel()
-        await self._responses.aclose()
         self._client_call.end(grpc.StatusCode.CANCELLED)
 
     async def _iterate(self) -> AsyncGenerator[Any, None]:
@@ -223,6 +226,12 @@ class _ClientCall:
             self._span.set_status(trace.StatusCode.ERROR, code.name)
         self._span.end()
         _LATENCY.labels(self._method, code.name).observe(time.monotonic() - self._started)
+
+
+def _check_size(request: Any) -> None:
+    """Refuse here what the other side would refuse without saying why."""
+    if isinstance(request, Message) and request.ByteSize() > MAX_MESSAGE_BYTES:
+        raise AppError(Reason.MESSAGE_TOO_LARGE, "the message is larger than 4 MiB")
 
 
 def _limit(timeout: float | None) -> float:

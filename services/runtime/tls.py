@@ -34,7 +34,9 @@ class _Files:
         """Credentials that look at the files at each handshake."""
         first = self._read()
         credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
-            first, self._changed, require_client_authentication=False
+            first,
+            self._changed,  # type: ignore[arg-type]  # None is allowed: keep the one in use
+            require_client_authentication=False,
         )
         return credentials
 

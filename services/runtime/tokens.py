@@ -23,7 +23,7 @@ from jwt.algorithms import OKPAlgorithm
 
 from services.runtime.cache import BoundedCache
 from services.runtime.clock import Clock
-from services.runtime.errors import AppError, Reason
+from services.runtime.errors import AppError, Reason, unavailable
 from services.runtime.identity import Identity
 from services.runtime.logs import get_logger
 
@@ -55,6 +55,11 @@ class KeySet:
         self._lock = asyncio.Lock()
         self._load()
 
+    @property
+    def empty(self) -> bool:
+        """Whether no key was ever found: then auth is to blame, not the token."""
+        return not self._keys
+
     async def key(self, key_id: str) -> Ed25519PublicKey | None:
         """The key of an id; an unknown one is looked for at auth."""
         if key_id not in self._keys:
@@ -73,7 +78,7 @@ class KeySet:
             try:
                 text = await self._fetch()
                 self._take(text)
-            except (AppError, ValueError, KeyError) as error:
+            except (AppError, ValueError) as error:
                 get_logger().warning("jwks_refresh_failed", error=type(error).__name__)
                 self._load()
                 return
@@ -88,17 +93,20 @@ class KeySet:
     def _load(self) -> None:
         try:
             self._take(self._path.read_text())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError):
             # No file yet, or half of one: auth will be asked.
             return
 
     def _take(self, text: str) -> None:
-        parsed: dict[str, Any] = json.loads(text)
+        """Use these keys; raises ValueError, and changes nothing, if they are nonsense."""
         keys = {}
-        for jwk in parsed.get("keys", []):
-            key = OKPAlgorithm.from_jwk(jwk)
-            if isinstance(key, Ed25519PublicKey):
-                keys[str(jwk["kid"])] = key
+        try:
+            for jwk in json.loads(text)["keys"]:
+                key = OKPAlgorithm.from_jwk(jwk)
+                if isinstance(key, Ed25519PublicKey):
+                    keys[str(jwk["kid"])] = key
+        except (TypeError, KeyError, jwt.PyJWTError) as error:
+            raise ValueError("this is no key set") from error
         self._keys = keys
 
     def _save(self, text: str) -> None:
@@ -137,15 +145,7 @@ class TokenValidator:
         claims = _decode(token, key, AUDIENCE, Reason.TOKEN_INVALID, verify_exp=False)
         if claims["iss"] != ISSUER:
             raise AppError(Reason.TOKEN_INVALID, "the token is not valid")
-        try:
-            return Identity(
-                tenant_id=str(claims["tid"]),
-                user_id=str(claims["sub"]),
-                roles=frozenset(claims.get("roles", ())),
-                expires_at=float(claims["exp"]),
-            )
-        except (KeyError, TypeError, ValueError):
-            raise AppError(Reason.TOKEN_INVALID, "the token is not valid") from None
+        return _identity_of(claims)
 
     async def _key_of(self, token: str) -> Ed25519PublicKey:
         try:
@@ -153,9 +153,27 @@ class TokenValidator:
         except jwt.PyJWTError:
             raise AppError(Reason.TOKEN_INVALID, "the token is not valid") from None
         key = await self._keys.key(key_id)
+        if key is None and self._keys.empty:
+            raise unavailable("auth")
         if key is None:
             raise AppError(Reason.TOKEN_INVALID, "the token is not valid")
         return key
+
+
+def _identity_of(claims: Mapping[str, Any]) -> Identity:
+    """What a verified token's claims say. Raises AppError TOKEN_INVALID."""
+    try:
+        tenant_id, user_id = claims["tid"], claims["sub"]
+        if not (isinstance(tenant_id, str) and tenant_id and isinstance(user_id, str) and user_id):
+            raise ValueError("a token names its tenant and user")
+        return Identity(
+            tenant_id=tenant_id,
+            user_id=user_id,
+            roles=frozenset(claims.get("roles", ())),
+            expires_at=float(claims["exp"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise AppError(Reason.TOKEN_INVALID, "the token is not valid") from None
 
 
 class AssertionSigner:

@@ -11,7 +11,8 @@ import pytest
 
 import echomesh
 from echomesh import Client, NewMessage
-from tests.support.mesh import RunningMesh, echomesh as run_echomesh
+from tests.support.mesh import RunningMesh
+from tests.support.mesh import echomesh as run_echomesh
 
 
 async def test_what_was_told_in_one_conversation_is_known_in_another(client: Client) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import psutil
@@ -11,7 +14,11 @@ import pytest
 
 import echomesh
 from echomesh import Client
-from tests.support.mesh import STOP_S, RunningMesh, echomesh as run_echomesh, running_mesh, until
+from tests.support.mesh import STOP_S, RunningMesh, running_mesh, until
+from tests.support.mesh import echomesh as run_echomesh
+
+# A part that was killed is back within this time.
+RETURN_S = 40
 
 
 def connect(mesh: RunningMesh, timeout_s: float = 20) -> Client:
@@ -72,17 +79,15 @@ async def test_a_killed_service_comes_back_and_what_was_acknowledged_is_there(
 
 
 async def _eventually_replies(user: Client, name: str) -> None:
-    """The SDK tries again by itself; while a service starts a call may still fail cleanly."""
-    for attempt in range(30):
-        try:
-            text, _ = await user.reply(
-                f"What is the {name} passphrase?", conversation_id=f"c{attempt}"
-            )
-        except echomesh.EchomeshError as error:
-            assert error.code.name in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}, error
-            continue
+    """While a part is away the reply goes on without it; once it is back the memory is there."""
+    ends = time.monotonic() + RETURN_S
+    attempt = 0
+    while time.monotonic() < ends:
+        attempt += 1
+        text, _ = await user.reply(f"What is the {name} passphrase?", conversation_id=f"c{attempt}")
         if "heron" in text:
             return
+        await asyncio.sleep(0.2)
     raise AssertionError("the memory did not come back")
 
 
@@ -104,13 +109,19 @@ async def test_kill_9_of_postgres_loses_nothing_that_was_acknowledged(mesh: Runn
         async def listed() -> list[str]:
             return [m.id async for m in user.memories()]
 
-        for _ in range(40):
-            try:
-                found = await listed()
-                break
-            except echomesh.EchomeshError as error:
-                assert error.code.name in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}, error
-        assert sorted(found) == sorted(kept)
+        assert sorted(await _eventually(listed)) == sorted(kept)
+
+
+async def _eventually(work: Callable[[], Awaitable[list[str]]]) -> list[str]:
+    """The result of a call that may fail cleanly until its service is back."""
+    ends = time.monotonic() + RETURN_S
+    while True:
+        try:
+            return await work()
+        except echomesh.EchomeshError as error:
+            assert error.code.name in {"UNAVAILABLE", "DEADLINE_EXCEEDED"}, error
+            assert time.monotonic() < ends, error
+            await asyncio.sleep(0.2)
 
 
 def test_a_newer_or_broken_folder_is_refused_in_one_line(tmp_path: Path) -> None:

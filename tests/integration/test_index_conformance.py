@@ -1,4 +1,4 @@
-"""What every implementation of VectorIndex must do; run on the embedded index and on Qdrant's client.
+"""What every implementation of VectorIndex must do: the embedded index and Qdrant's client.
 
 qdrant-client's local mode stands in for a Qdrant server; the embedded index runs in its real worker
 process.
@@ -9,13 +9,12 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
+import pytest_asyncio
 from qdrant_client import AsyncQdrantClient
 
 from services.memory.index import IndexEntry, IndexHit, IndexPoint, VectorIndex
@@ -23,6 +22,11 @@ from services.memory.index.edge import EdgeIndex, edge_supervisor
 from services.memory.index.qdrant import QdrantIndex
 from services.memory.recall import MemoryFilter, SparseVector
 from services.runtime.process import socket_folder
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    pytest.mark.filterwarnings("ignore:Local mode performs exact"),
+]
 
 DIMENSIONS = 8
 NOON = datetime(2026, 5, 8, 12, tzinfo=UTC)
@@ -59,23 +63,35 @@ def ids(found: Sequence[IndexHit] | Sequence[IndexEntry]) -> list[int]:
     return [uuid.UUID(item.memory_id).int for item in found]
 
 
-@pytest.fixture(params=["edge", "qdrant"])
-async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[VectorIndex]:
-    """An empty index of each kind."""
-    async with AsyncExitStack() as stack:
-        if request.param == "edge":
-            worker = edge_supervisor(tmp_path / "index", DIMENSIONS, socket_folder(tmp_path))
-            edge = EdgeIndex(worker)
-            stack.push_async_callback(edge.close)
-            await edge.start()
-            await worker.ready(60)
-            yield edge
-        else:
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Payload indexes have no effect")
-                local = QdrantIndex(AsyncQdrantClient(":memory:"), "memories", DIMENSIONS)
-                stack.push_async_callback(local.close)
-                yield local
+@pytest_asyncio.fixture(params=["edge", "qdrant"], scope="module", loop_scope="module")
+async def shared_index(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[VectorIndex]:
+    """One index of each kind for all tests: a worker takes seconds to start."""
+    if request.param == "qdrant":
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Payload indexes have no effect")
+            local = QdrantIndex(AsyncQdrantClient(":memory:"), "memories", DIMENSIONS)
+            await local.generation()
+        yield local
+        await local.close()
+        return
+    folder = tmp_path_factory.mktemp("edge")
+    worker = edge_supervisor(folder / "index", DIMENSIONS, socket_folder(folder))
+    edge = EdgeIndex(worker)
+    await edge.start()
+    await worker.ready(60)
+    yield edge
+    await edge.close()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def index(shared_index: VectorIndex) -> VectorIndex:
+    """The index with nothing of the people whom the tests know."""
+    for tenant_id, user_id in (("acme", "ann"), ("acme", "bob"), ("evil", "ann")):
+        entries = await shared_index.scroll(tenant_id, user_id, None, 1000)
+        await shared_index.delete(tenant_id, user_id, [entry.memory_id for entry in entries])
+    return shared_index
 
 
 async def test_index_dense_search_returns_the_nearest_first_with_their_versions(
@@ -139,7 +155,8 @@ async def test_index_upsert_replaces_a_point_of_the_same_id_entirely(index: Vect
     await index.upsert([first])
     await index.upsert([replace(point(1, axis=4, term=8), version=2)])
     (hit,) = await index.search_dense("acme", "ann", direction(4), 10)
-    assert (hit.version, hit.score) == (2, pytest.approx(1.0, abs=2e-3))
+    assert hit.version == 2
+    assert hit.score == pytest.approx(1.0, abs=2e-3)
     assert await index.search_sparse("acme", "ann", SparseVector((7,), (1.0,)), 10) == []
     sad = MemoryFilter(metadata={"mood": "sad"})
     assert await index.search_dense("acme", "ann", direction(4), 10, sad) == []

@@ -22,7 +22,8 @@ def embed(text: str) -> np.ndarray:
     vector = np.full(DIMENSIONS, 1e-3)
     for term in terms(text):
         vector[int(hashlib.sha256(term.encode()).hexdigest(), 16) % DIMENSIONS] += 1.0
-    return vector / np.linalg.norm(vector)
+    unit: np.ndarray = vector / np.linalg.norm(vector)
+    return unit
 
 
 @dataclass

@@ -9,25 +9,52 @@
 `EchomeshError`, whose `reason` is a value of `echomesh.common.v1.ErrorReason`.
 """
 
-from echomesh._client import Client
-from echomesh._errors import EchomeshError, FieldViolation
-from echomesh._frames import (
-    Accepted,
-    Decision,
-    Final,
-    Frame,
-    MemoriesUsed,
-    Progress,
-    Restart,
-    Resume,
-    Text,
-    ToolCall,
-    UsedMemory,
-)
-from echomesh._sync import SyncClient
-from echomesh._types import Conversation, Memory, Message, NewMessage, RecallHit, RecallResult
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from echomesh._client import Client
+    from echomesh._errors import EchomeshError, FieldViolation
+    from echomesh._frames import (
+        Accepted,
+        Decision,
+        Final,
+        Frame,
+        MemoriesUsed,
+        Progress,
+        Restart,
+        Resume,
+        Text,
+        ToolCall,
+        UsedMemory,
+    )
+    from echomesh._sync import SyncClient
+    from echomesh._types import Conversation, Memory, Message, NewMessage, RecallHit, RecallResult
 
 __version__ = "0.1.0"
+
+# Services import the stubs below this package and not the client: it is loaded when asked for.
+_HOMES = {
+    "_client": ("Client",),
+    "_errors": ("EchomeshError", "FieldViolation"),
+    "_frames": (
+        "Accepted",
+        "Decision",
+        "Final",
+        "Frame",
+        "MemoriesUsed",
+        "Progress",
+        "Restart",
+        "Resume",
+        "Text",
+        "ToolCall",
+        "UsedMemory",
+    ),
+    "_sync": ("SyncClient",),
+    "_types": ("Conversation", "Memory", "Message", "NewMessage", "RecallHit", "RecallResult"),
+}
 
 __all__ = [
     "Accepted",
@@ -53,3 +80,10 @@ __all__ = [
     "UsedMemory",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module, exported in _HOMES.items():
+        if name in exported:
+            return getattr(import_module(f"echomesh.{module}"), name)
+    raise AttributeError(f"module 'echomesh' has no attribute {name!r}")

@@ -29,7 +29,7 @@ _T = TypeVar("_T")
 # A token is renewed this long before it expires, so that a call never starts with a stale one.
 _RENEW_BEFORE_S = 30.0
 _BACKOFF_S = 0.1
-_BACKOFF_CAP_S = 2.0
+_BACKOFF_CAP_S = 1.0
 _CHANNEL_OPTIONS = [
     # Servers allow a ping every 10 s on public listeners.
     ("grpc.keepalive_time_ms", 20_000),
@@ -214,6 +214,7 @@ class Attempts:
     def __init__(self, method: MethodDescriptor, deadline: Deadline) -> None:
         retry = method.GetOptions().Extensions[options_pb2.retry]
         self._left = max(1, retry.max_attempts) if retry.idempotent else 1
+        self._once = self._left == 1
         self._deadline = deadline
         self._made = 0
         self._renewed = False
@@ -226,9 +227,12 @@ class Attempts:
             self._renewed = True
             tokens.drop()
             return
-        self._left -= 1
+        if error.reason or error.code is not grpc.StatusCode.UNAVAILABLE:
+            # An error without a reason is the connection's: a service may be starting again,
+            # which may take as long as the caller is willing to wait.
+            self._left -= 1
         wait_s = self._wait_s(error)
-        if self._left < 1 or wait_s is None or wait_s >= self._deadline.remaining_s():
+        if self._once or self._left < 1 or wait_s is None or wait_s >= self._deadline.remaining_s():
             raise error
         if error.code is grpc.StatusCode.UNAVAILABLE:
             transport.forget_endpoints()

@@ -29,6 +29,7 @@ from services.memory.index.payload import (
 )
 from services.memory.index.types import IndexEntry, IndexHit, IndexPoint
 from services.memory.recall.types import SparseVector
+from services.runtime.logs import get_logger
 
 OPTIMIZE_EVERY_POINTS = 5000
 """Changed points after which segments are put in order: 0.2 s at 100k, with no graph to build."""
@@ -38,6 +39,9 @@ ATTEMPTS_TO_OPEN = 2
 
 MARKER = "echomesh.json"
 OPENING = "echomesh.opening"
+
+MARKER_POINT = uuid.UUID(int=0)
+"""The first point ever stored, of nobody: a shard that has lost it has lost others too."""
 
 _VERSION_ONLY = ["version"]
 _IN_USE = "WouldBlock"
@@ -150,16 +154,20 @@ def _load(folder: Path) -> Any | None:
     opening.write_bytes(b"." * (attempts + 1))
     try:
         shard = edge.EdgeShard.load(str(folder))
-        shard.count(edge.CountRequest(exact=True))
+        whole = bool(shard.retrieve([MARKER_POINT], with_payload=False, with_vector=False))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # a Rust panic is no Exception
         opening.unlink()
         if _IN_USE in str(error):
             raise FolderInUseError(str(folder)) from error
+        get_logger().warning("index_folder_broken", folder=str(folder), error=str(error))
         return None
     opening.unlink()
-    return shard
+    if whole:
+        return shard
+    shard.close()
+    return None
 
 
 def _make_anew(folder: Path, dimensions: int) -> tuple[Any, str]:
@@ -176,6 +184,7 @@ def _make_anew(folder: Path, dimensions: int) -> tuple[Any, str]:
     shard.update(edge.UpdateOperation.create_field_index(USER_FIELD, user))
     times = edge.IntegerIndexParams(lookup=False, range=True)
     shard.update(edge.UpdateOperation.create_field_index(TIME_FIELD, times))
+    shard.update(edge.UpdateOperation.upsert_points([edge.Point(MARKER_POINT, {}, {})]))
     shard.flush()
     return shard, _write_marker(folder, dimensions)
 

@@ -135,7 +135,9 @@ CREATE TABLE memory.memory_vectors (
   token_vectors bytea,
   PRIMARY KEY (tenant_id, user_id, memory_id, model)
 ) PARTITION BY HASH (user_id);
-ALTER TABLE memory.memory_vectors ALTER COLUMN vector SET STORAGE MAIN;
+-- They do not compress, and recall reads hundreds at once: kept in the row while they fit a page.
+ALTER TABLE memory.memory_vectors ALTER COLUMN vector SET STORAGE EXTERNAL,
+  ALTER COLUMN token_vectors SET STORAGE EXTERNAL;
 
 -- Term statistics per user, kept in the storing transaction.
 CREATE TABLE memory.terms (
@@ -202,6 +204,9 @@ BEGIN
       EXECUTE format('CREATE TABLE memory.%I PARTITION OF memory.%I FOR VALUES WITH '
                      '(MODULUS 8, REMAINDER %s)', name || '_' || part, name, part);
     END LOOP;
+  END LOOP;
+  FOR part IN 0..7 LOOP
+    EXECUTE format('ALTER TABLE memory.%I SET (toast_tuple_target = 8160)', 'memory_vectors_' || part);
   END LOOP;
   FOR name IN SELECT c.relname FROM pg_class c
       WHERE c.relnamespace = 'memory'::regnamespace AND c.relkind IN ('r', 'p')

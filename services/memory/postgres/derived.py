@@ -22,12 +22,8 @@ ON CONFLICT (tenant_id, user_id, memory_id, model) DO UPDATE SET version = exclu
   dimensions = excluded.dimensions, vector = excluded.vector,
   token_vectors = excluded.token_vectors WHERE v.version < excluded.version"""
 _MARK_INDEXED = """
-UPDATE memory.memories m SET indexed_version = these.version
-FROM (SELECT m.memory_id, m.version FROM memory.memories m
-  JOIN unnest($3::uuid[], $4::bigint[]) AS x(id, version)
-    ON m.memory_id = x.id AND m.version = x.version
-  WHERE m.tenant_id = $1 AND m.user_id = $2 ORDER BY m.memory_id FOR UPDATE OF m) these
-WHERE m.tenant_id = $1 AND m.user_id = $2 AND m.memory_id = these.memory_id"""
+UPDATE memory.memories SET indexed_version = version
+WHERE tenant_id = $1 AND user_id = $2 AND memory_id = $3 AND version = $4"""
 _OWNERS = """
 SELECT tenant_id, user_id FROM memory.corpora
 WHERE $1::text IS NULL OR (tenant_id, user_id) > ($1, $2::text)
@@ -75,8 +71,9 @@ async def put_vectors(conn: Connection, owner: Owner, vectors: Mapping[UUID, Vec
 
 async def mark_indexed(conn: Connection, owner: Owner, versions: Mapping[UUID, int]) -> None:
     """Note the versions that the index holds now; a row that has moved on is left alone."""
-    await conn.execute(
-        _MARK_INDEXED, owner.tenant_id, owner.user_id, list(versions), list(versions.values())
+    await conn.executemany(
+        _MARK_INDEXED,
+        [(owner.tenant_id, owner.user_id, *pair) for pair in sorted(versions.items())],
     )
 
 

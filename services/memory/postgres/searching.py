@@ -45,7 +45,7 @@ async def by_id(
 ) -> list[Remembered]:
     """Return the live memories of ``memory_ids`` with their vectors under ``model``."""
     found = await conn.fetch(_BY_ID, owner.tenant_id, owner.user_id, model, list(memory_ids))
-    return [rows.remembered(row) for row in found]
+    return await rows.remembered_all(found)
 
 
 async def at(
@@ -58,7 +58,7 @@ async def at(
     found = await conn.fetch(
         _AT, owner.tenant_id, owner.user_id, model, list(conversations), list(numbers)
     )
-    return [rows.remembered(row) for row in found]
+    return await rows.remembered_all(found)
 
 
 async def pending(
@@ -70,7 +70,7 @@ async def pending(
         f"{_PENDING}{conditions} ORDER BY m.said_at DESC LIMIT {int(limit)}",
         owner.tenant_id, owner.user_id, model, *values,
     )  # fmt: skip
-    return [rows.remembered(row) for row in found]
+    return await rows.remembered_all(found)
 
 
 async def count_pending(conn: Connection, owner: Owner) -> int:

@@ -10,16 +10,21 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from services.memory.recall.text import terms, words
+from services.memory.recall.text import STOP_WORDS, terms, words
 from services.memory.recall.types import Asked, Query
+
+MIN_ALIAS_CHARS = 3
+"""A first name shorter than this is too likely to be something else."""
 
 _USER_WORDS = frozenset(("i", "me", "my", "mine", "myself"))
 _COMPANION_WORDS = frozenset(("you", "your", "yours", "yourself"))
 _GENERIC_NAMES = frozenset(("user", "assistant"))
+
+_GREETING = r"(?:(?:hey|hi|hello|ok|okay|so|please)\b[\s,]*)*"
 _ADDRESS = re.compile(
-    r"""^\W*(?:(?:hey|hi|hello|ok|okay|so|please)\b[\s,]*)*
+    rf"""^\W*{_GREETING}
     (?:(?:do|can|could|would|will)\s+you\s+(?:please\s+|still\s+|happen\s+to\s+)*
        (?:remember|recall|know|remind|tell|say|find|look\s+up)
       |(?:what|how\s+much)\s+do\s+you\s+(?:remember|know|recall)
@@ -27,6 +32,8 @@ _ADDRESS = re.compile(
     (?:\s+(?:me|of|about|that|if|whether)\b)*[\s,:]*""",
     re.IGNORECASE | re.VERBOSE,
 )
+_USER_TO_COMPANION = re.compile(r"\b(I(?:\s+\w+){1,3}?)\s+you\b", re.IGNORECASE)
+_COMPANION_TO_USER = re.compile(r"\b(you(?:\s+\w+){1,3}?)\s+me\b", re.IGNORECASE)
 
 
 def prepare_query(text: str, speakers: Sequence[str], asker: str | None = None) -> Query:
@@ -38,8 +45,8 @@ def prepare_query(text: str, speakers: Sequence[str], asker: str | None = None) 
         asker: The asker's own name among them; ``None`` where "I" means whoever has role user.
 
     """
-    names = [name for name in speakers if name.strip() and name.lower() not in _GENERIC_NAMES]
-    name_terms = {term for name in names for term in terms(name)}
+    names = _aliases([name for name in speakers if name.strip()])
+    name_terms = {term for alias in names for term in terms(alias)}
     return Query(
         text=text,
         dense_text=_without_names(text, names),
@@ -48,19 +55,34 @@ def prepare_query(text: str, speakers: Sequence[str], asker: str | None = None) 
     )
 
 
-def _without_names(text: str, names: Sequence[str]) -> str:
+def _aliases(names: Sequence[str]) -> dict[str, str]:
+    """Return what each speaker may be called: the name, and its first word if nobody shares it."""
+    known = {name: name for name in names if name.lower() not in _GENERIC_NAMES}
+    firsts = Counter(name.split()[0] for name in known)
+    for name in list(known):
+        first = name.split()[0]
+        if firsts[first] == 1 and len(first) >= MIN_ALIAS_CHARS and not _is_common(first):
+            known.setdefault(first, name)
+    return known
+
+
+def _without_names(text: str, names: Mapping[str, str]) -> str:
     if not names:
         return text
-    longest_first = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
-    bare = re.sub(rf"\b(?:{longest_first})\b(?:['\u2019]s)?", "", text)
+    longest_first = "|".join(map(_pattern, sorted(names, key=len, reverse=True)))
+    bare = re.sub(rf"(?<!\w)(?:{longest_first})(?!\w)(?:['\u2019]s\b)?", "", text)
     return re.sub(r"\s+", " ", bare).strip() or text
 
 
-def _asked(text: str, names: Sequence[str], asker: str | None) -> Asked | None:
+def _asked(text: str, names: Mapping[str, str], asker: str | None) -> Asked | None:
     """Return the one speaker whom the question is about; nobody if it is about two or none."""
-    address = _ADDRESS.match(text)
-    said = words(text[address.end() :] if address else text)
-    found = {Asked(speaker=name) for name in names if _is_named(name, said)}
+    question = _question_itself(text, names)
+    found = {
+        Asked(speaker=name)
+        for alias, name in names.items()
+        if re.search(rf"(?<!\w){_pattern(alias)}(?!\w)", question)
+    }
+    said = words(question)
     if not _USER_WORDS.isdisjoint(said):
         found.add(Asked(speaker=asker) if asker else Asked(role="user"))
     if not _COMPANION_WORDS.isdisjoint(said):
@@ -68,8 +90,20 @@ def _asked(text: str, names: Sequence[str], asker: str | None) -> Asked | None:
     return next(iter(found)) if len(found) == 1 else None
 
 
-def _is_named(name: str, said: Sequence[str]) -> bool:
-    parts = words(name)
-    return bool(parts) and any(
-        list(said[start : start + len(parts)]) == parts for start in range(len(said))
-    )
+def _question_itself(text: str, names: Mapping[str, str]) -> str:
+    """Return ``text`` without what only addresses the companion: "Echo, do you remember ..."."""
+    for alias in names:
+        text = re.sub(rf"^\W*{_GREETING}{_pattern(alias)}\s*[,!:]\s*", "", text)
+        text = re.sub(rf"\s*,\s*{_pattern(alias)}\s*[?.!]*$", "", text)
+    address = _ADDRESS.match(text)
+    question = text[address.end() :] if address else text
+    return _COMPANION_TO_USER.sub(r"\1", _USER_TO_COMPANION.sub(r"\1", question))
+
+
+def _pattern(name: str) -> str:
+    """Match a name in any case, but one that is also a common word ("Will", "May") only as is."""
+    return re.escape(name) if _is_common(name) else f"(?i:{re.escape(name)})"
+
+
+def _is_common(name: str) -> bool:
+    return name.lower() in STOP_WORDS

@@ -13,8 +13,11 @@ from services.models.extractive.text import is_question, sentences, statements, 
 
 # The share of the question's words that one sentence of both turns must have.
 _SAME_COVERAGE = 0.75
-# A turn that says something changed may use other words; then score and meaning must be near.
-_SCORE_SLACK = 0.3
+# How much worse it may score: much if it says that something changed, for it may use other words
+# too; then its meaning must be near.
+_SCORE_SLACK = 0.2
+_SCORE_SLACK_CHANGE = 0.5
+_SCORE_SLACK_OTHER_WORDS = 0.3
 _SIM_SHARE = 0.85
 
 # What happened does not change any more, and a list has no newest item.
@@ -25,7 +28,9 @@ _PAST_OR_LIST = re.compile(
     re.IGNORECASE,
 )
 _FORMER = re.compile(
-    r"\b(old|previous(ly)?|former(ly)?|used to|original(ly)?|at first|before that)\b", re.IGNORECASE
+    r"\b(old|previous(ly)?|former(ly)?|used to|original(ly)?|at first|before that)\b|"
+    r"\bbefore\W*$",
+    re.IGNORECASE,
 )
 _CHANGE = re.compile(
     r"\b(now|no longer|any ?more|changed?|moved|switched|instead|replaced|new|actually|"
@@ -77,7 +82,11 @@ def _same_attribute(signals: Signals, top: Candidate, other: Candidate) -> bool:
     kind = question_type(signals.asked)
     if _fit(other.scored, kind) < _fit(top.scored, kind):
         return False
-    return _same_words(signals, top.scored, other.scored) or _says_change(top, other)
+    change, behind = _says_change(top, other), top.score - other.score
+    if _same_words(signals, top.scored, other.scored):
+        return behind <= (_SCORE_SLACK_CHANGE if change else _SCORE_SLACK)
+    near = (other.scored.max_sim or 0) >= _SIM_SHARE * (top.scored.max_sim or 1)
+    return change and near and behind <= _SCORE_SLACK_OTHER_WORDS
 
 
 def _fit(scored: ScoredTurn, kind: QuestionType) -> float:
@@ -97,7 +106,4 @@ def _in_one_sentence(signals: Signals, scored: ScoredTurn) -> float:
 
 def _says_change(top: Candidate, other: Candidate) -> bool:
     newer = other.scored.turn.said_at > top.scored.turn.said_at
-    if not newer or not _CHANGE.search(other.scored.turn.text):
-        return False
-    near = other.score >= top.score - _SCORE_SLACK
-    return near and (other.scored.max_sim or 0) >= _SIM_SHARE * (top.scored.max_sim or 1)
+    return newer and bool(_CHANGE.search(other.scored.turn.text))

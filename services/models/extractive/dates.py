@@ -55,7 +55,8 @@ _DAY_NAME = "|".join(WEEKDAYS)
 _DAY_SHORT = f"{_DAY_NAME}|sun|mon|tues?|wed|thurs?|fri|sat"
 _ORDINAL = r"(\d{1,2})(?:st|nd|rd|th)?"
 _FUTURE = re.compile(
-    r"\b(will|won't|'ll|going to|gonna|planning|plan to|scheduled|looking forward)\b"
+    r"\b(will|won't|going to|gonna|planning|plan to|scheduled|looking forward)\b|'ll\b|"
+    r"(\b(is|are|am)|'(s|m|re)) $"
 )
 
 

@@ -78,7 +78,7 @@ def _phrase(signals: Signals, ranked: Sequence[Candidate], confidence: float) ->
     if sure is Band.UNKNOWN:
         return Reply(phrasing.UNKNOWN_NOTHING_NEAR, confidence=confidence)
     if sure is Band.UNSURE:
-        best = ranked[0].scored
+        best = in_force(signals, ranked)[0].scored
         text = phrasing.doubtful(best, question_type(signals.asked), signals.asked)
         return Reply(text, (best.turn.id,), confidence)
     return _answer(signals, ranked, confidence)

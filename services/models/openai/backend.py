@@ -139,7 +139,7 @@ class OpenAIBackend:
                 raise
 
 
-_backoff = wait_exponential_jitter(initial=_BACKOFF_FIRST_S, max=_BACKOFF_MAX_S)
+_backoff = wait_exponential_jitter(multiplier=_BACKOFF_FIRST_S, max=_BACKOFF_MAX_S)
 
 
 def _wait(state: RetryCallState) -> float:

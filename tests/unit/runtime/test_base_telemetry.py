@@ -7,14 +7,17 @@ import threading
 import time
 import urllib.request
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import pytest
 from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from services.runtime import metrics
-from services.runtime.telemetry import BoundedSpanProcessor
+from services.runtime.telemetry import BoundedSpanProcessor, _exporter
 
 
 class _Exporter(SpanExporter):
@@ -119,3 +122,37 @@ async def test_a_blocked_event_loop_shows_in_the_lag_metric() -> None:
     )
     total = next(s.value for s in lag.collect()[0].samples if s.name.endswith("_sum"))
     assert total >= 0.04
+
+
+class _Collector(trace_service_pb2_grpc.TraceServiceServicer):
+    """An OTLP receiver in this process."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.got = threading.Event()
+
+    def Export(  # noqa: N802
+        self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.ServicerContext
+    ) -> trace_service_pb2.ExportTraceServiceResponse:
+        """Keep the spans' names."""
+        for resource in request.resource_spans:
+            self.names += [span.name for scope in resource.scope_spans for span in scope.spans]
+        self.got.set()
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+
+def test_spans_reach_a_real_collector_by_otlp() -> None:
+    """With an endpoint set, ended spans arrive there; without one, spans still have ids."""
+    collector = _Collector()
+    server = grpc.server(ThreadPoolExecutor(1))
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    processor = BoundedSpanProcessor(_exporter(f"127.0.0.1:{port}"))
+    with _tracer(processor).start_as_current_span("work") as span:
+        assert span.get_span_context().is_valid
+    assert collector.got.wait(10)
+    processor.shutdown()
+    server.stop(0)
+
+    assert collector.names == ["work"]

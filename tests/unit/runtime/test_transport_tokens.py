@@ -88,6 +88,9 @@ async def test_a_good_token_gives_its_identity(validator: TokenValidator) -> Non
         pytest.param(lambda: token("s" * 32, algorithm="HS256"), id="symmetric algorithm"),
         pytest.param(lambda: token(aud="elsewhere"), id="another audience"),
         pytest.param(lambda: token(iss="somebody"), id="another issuer"),
+        pytest.param(lambda: token(tid=None), id="a tenant that is no text"),
+        pytest.param(lambda: token(exp="tomorrow"), id="an expiry that is no number"),
+        pytest.param(lambda: token(roles=7), id="roles that are no list"),
         pytest.param(lambda: "no.token.atall", id="junk"),
         pytest.param(lambda: token()[:-4] + "AAAA", id="altered signature"),
     ],
@@ -126,6 +129,33 @@ async def test_a_new_signing_key_is_fetched_kept_on_disk_and_works_while_auth_is
     assert (await validator.validate(token())).user_id == "alice"
     later = TokenValidator(KeySet(path, fetch, clock), clock)
     assert (await later.validate(token(OTHER, kid="k2"))).user_id == "alice"
+
+
+async def test_without_any_key_auth_is_away_and_the_token_is_not_blamed(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async def fetch() -> str:
+        raise AppError(Reason.DEPENDENCY_UNAVAILABLE, "auth is away")
+
+    validator = TokenValidator(KeySet(tmp_path / "jwks.json", fetch, clock), clock)
+    with pytest.raises(AppError) as refused:
+        await validator.validate(token())
+    assert refused.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+
+
+@pytest.mark.parametrize("answer", ["no json", "[]", '{"keys": [{"kty": "OKP"}]}'])
+async def test_a_key_set_that_is_nonsense_changes_nothing(
+    tmp_path: Path, clock: FakeClock, answer: str
+) -> None:
+    async def fetch() -> str:
+        return answer
+
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(k1=KEY))
+    keys = KeySet(path, fetch, clock)
+    await keys.refresh()
+    assert (await TokenValidator(keys, clock).validate(token())).user_id == "alice"
+    assert path.read_text() == jwks(k1=KEY)
 
 
 async def test_junk_key_ids_do_not_hammer_auth(tmp_path: Path, clock: FakeClock) -> None:
@@ -174,6 +204,15 @@ def test_an_assertion_lasts_a_minute_and_none_is_cached_for_another_subject(
     with pytest.raises(AppError) as late:
         verifier.verify(alice)
     assert late.value.reason is Reason.CALLER_INVALID
+
+
+def test_an_assertion_that_would_last_longer_is_refused(trust: Path, clock: FakeClock) -> None:
+    key = load_private(trust, "routing")
+    lasting = {"iss": "routing", "aud": "memory", "exp": int(NOW.timestamp()) + 3600}
+    verifier = AssertionVerifier("memory", load_public(trust), clock)
+    with pytest.raises(AppError) as refused:
+        verifier.verify(jwt.encode(lasting, key, algorithm="EdDSA"))
+    assert refused.value.reason is Reason.CALLER_INVALID
 
 
 def test_a_service_cannot_pose_as_another(trust: Path, clock: FakeClock) -> None:

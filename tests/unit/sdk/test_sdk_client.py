@@ -124,8 +124,9 @@ async def test_an_idempotent_call_is_tried_again_and_gives_up_with_a_typed_error
     mesh.unavailable = 2
     assert (await client.recall("q")).hits
     mesh.unavailable = 100
-    with pytest.raises(echomesh.EchomeshError) as failed:
-        await client.recall("q")
+    async with echomesh.Client(mesh.address, api_key="k", timeout_s=1) as hasty:
+        with pytest.raises(echomesh.EchomeshError) as failed:
+            await hasty.recall("q")
     assert failed.value.code is grpc.StatusCode.UNAVAILABLE
 
 
@@ -192,3 +193,10 @@ def test_tls_is_left_out_for_this_machine_alone(address: str, loopback: bool) ->
     from echomesh._session import is_loopback
 
     assert is_loopback(address) is loopback
+
+
+def test_everything_the_package_names_can_be_had_and_nothing_else_leaks() -> None:
+    for name in echomesh.__all__:
+        assert getattr(echomesh, name) is not None
+    with pytest.raises(AttributeError):
+        _ = echomesh.nothing_of_that_name  # type: ignore[attr-defined]
