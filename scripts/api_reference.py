@@ -24,7 +24,9 @@ _NESTED, _NESTED_ENUM = 3, 4
 def main() -> None:
     """Read the image that buf builds and print the reference."""
     buf = Path(sys.executable).with_name("buf")
-    image = subprocess.run([str(buf), "build", "-o", "-#format=binpb"], cwd=ROOT, check=True, capture_output=True)  # noqa: S603, E501 - fixed arguments
+    image = subprocess.run(
+        [str(buf), "build", "-o", "-#format=binpb"], cwd=ROOT, check=True, capture_output=True
+    )  # noqa: E501 - fixed arguments
     files = descriptor_pb2.FileDescriptorSet.FromString(image.stdout)
     print("# API reference\n\nGenerated from `protos/` by `make proto`; do not edit.")
     for file in files.file:

@@ -87,11 +87,24 @@ def lock(profile: str) -> Path:
 def create_environment() -> None:
     """Make the virtual environment with uv inside; uv then installs in seconds."""
     if not (BIN / "python").exists():
-        run([sys.executable, "-m", "venv", str(VENV)], "could not make a virtual environment "
-            "(on Debian and Ubuntu: install python3-venv)")
-    run([str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-         "--require-hashes", "-r", str(ROOT / "requirements/uv.lock")],
-        "could not download packages: is there a network and a package index?")
+        run(
+            [sys.executable, "-m", "venv", str(VENV)],
+            "could not make a virtual environment (on Debian and Ubuntu: install python3-venv)",
+        )
+    run(
+        [
+            str(BIN / "python"),
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+            str(ROOT / "requirements/uv.lock"),
+        ],
+        "could not download packages: is there a network and a package index?",
+    )
 
 
 def install(profile: str) -> None:
@@ -100,14 +113,26 @@ def install(profile: str) -> None:
     python = ["--python", str(BIN / "python")]
     offline = "could not download packages: is there a network and a package index?"
     run([*uv, "install", *python, "--quiet", "--require-hashes", "-r", str(lock(profile))], offline)
-    run([*uv, "install", *python, "--quiet", "--no-deps", "--no-build-isolation",
-         "-e", str(ROOT / "clients/python"), "-e", str(ROOT)],
-        "could not install this repository's packages")
+    run(
+        [
+            *uv,
+            "install",
+            *python,
+            "--quiet",
+            "--no-deps",
+            "--no-build-isolation",
+            "-e",
+            str(ROOT / "clients/python"),
+            "-e",
+            str(ROOT),
+        ],
+        "could not install this repository's packages",
+    )
 
 
 def run(command: list[str], complaint: str) -> None:
     """Run a step; on failure show its last line and the complaint."""
-    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603 - fixed arguments
+    done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or [""]
         reason = next((line for line in lines if "No space left" in line), lines[-1])
