@@ -75,11 +75,12 @@ class Stack:
         """Bring everything up; raises CommandError in one line, with nothing left running."""
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
-            await self._start_postgres()
             create_trust(self._plan.layout.trust, SERVICES)
+            self._start_services("embeddings", "models")  # these need no database
+            await self._start_postgres()
+            self._start_services("memory", "routing")
             await self._prepare_auth()
-            for name in SERVICES:
-                self._start_service(name)
+            self._start_services("auth")
             await asyncio.gather(*(self._wait_healthy(name) for name in SERVICES))
             self._write_mesh_file()
             self._watch()
@@ -131,6 +132,10 @@ class Stack:
     def _environment(self, name: str) -> dict[str, str]:
         inherited = {key: value for key, value in os.environ.items() if key != POSTGRES_URL_KEY}
         return {**inherited, **self._plan.environment(name, self._dsns)}
+
+    def _start_services(self, *names: str) -> None:
+        for name in names:
+            self._start_service(name)
 
     def _start_service(self, name: str) -> None:
         # What a process says before its log is open; a new start begins the file anew.

@@ -48,7 +48,7 @@ START_LIMIT_S = 60
 STOP_GRACE_S = 15
 """A fast shutdown writes one checkpoint; then the rest is killed."""
 
-_POLL_S = 0.03
+_POLL_S = 0.05
 _INITDB_LIMIT_S = 120
 _LEFTOVER_GRACE_S = 10
 

@@ -145,8 +145,8 @@ class _Errors:
             raise _bad(self._model, "a line of its stream does not end") from error
         if isinstance(error, (httpx.TimeoutException, TimeoutError)):
             raise _away(self._model, "did not answer in time") from error
-        if isinstance(error, httpx.RemoteProtocolError):
-            raise _bad(self._model, "its stream broke off") from error
+        if isinstance(error, (wire.BrokeOff, httpx.RemoteProtocolError)):
+            raise _away(self._model, "broke off") from error
         if isinstance(error, (httpx.HTTPError, httpx.StreamError)):
             raise _away(self._model, "cannot be reached") from error
 

@@ -38,6 +38,10 @@ class Nonsense(Exception):
     """What came is no answer; the text says what is wrong with it, in words safe to show."""
 
 
+class BrokeOff(Exception):
+    """The answer ended before its end."""
+
+
 class UpstreamSaysError(Exception):
     """An error object where an answer should be."""
 
@@ -197,11 +201,12 @@ class Reader:
         """Returns the tool calls and the Finish.
 
         Raises:
-            Nonsense: the stream broke off, or the reply is empty.
+            BrokeOff: the stream ended before its finish.
+            Nonsense: the reply is empty.
 
         """
         if not self.finished:
-            raise Nonsense("its stream broke off")
+            raise BrokeOff
         calls = [
             ToolCall(call.id or f"call_{index}", call.name, call.arguments or _ANY_OBJECT)
             for index, call in sorted(self._calls.items())

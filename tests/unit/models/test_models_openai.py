@@ -148,16 +148,12 @@ _BAD = {
     "choices of another shape": Answer([sse({"choices": [3]})]),
     "content of another type": Answer([sse({"choices": [{"delta": {"content": 5}}]})]),
     "tool calls of another shape": Answer([delta(tool_calls=[{"function": 3}])]),
-    "a stream that ends early": Answer([delta("Hel")]),
-    "a connection that is cut": Answer([delta("Hel")], cut=True),
     "200 with an error body": Answer(
         [b'{"error": {"message": "secret path /x"}}'], content_type="application/json"
     ),
     "an error in the stream": Answer([sse({"error": {"message": "secret path /x"}})]),
     "a web page": Answer([b"<html>hello</html>"], content_type="text/html"),
-    "nothing at all": Answer([DONE]),
     "an empty reply": Answer([finish(), DONE]),
-    "an empty body": Answer([]),
     "a line without end": Answer([b"data: " + b"x" * (1 << 16)], forever=True),
 }
 
@@ -168,6 +164,19 @@ async def test_nonsense_becomes_one_clean_error_without_the_servers_words(double
     assert error.reason is Reason.MODEL_BAD_RESPONSE
     assert error.metadata["model"] == "openai/tiny"
     assert "secret" not in str(error)
+
+
+_CUT = {
+    "a stream that ends early": Answer([delta("Hel")]),
+    "a connection that is cut": Answer([delta("Hel")], cut=True),
+    "nothing but the end mark": Answer([DONE]),
+    "an empty body": Answer([]),
+}
+
+
+@pytest.mark.parametrize("name", _CUT)
+async def test_an_answer_that_breaks_off_makes_the_model_unavailable(double, name):
+    assert (await failure_of(double, _CUT[name])).reason is Reason.MODEL_UNAVAILABLE
 
 
 async def test_a_reply_that_does_not_end_is_stopped(double, monkeypatch):
@@ -214,7 +223,7 @@ async def test_failures_before_the_first_text_are_tried_again(double):
 
 async def test_a_failure_after_the_first_text_is_not_tried_again(double):
     error = await failure_of(double, Answer([delta("Hel")], cut=True), retries=3)
-    assert error.reason is Reason.MODEL_BAD_RESPONSE
+    assert error.reason is Reason.MODEL_UNAVAILABLE
     assert len(double.requests) == 1
 
 
