@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= $(HOME)/.echomesh
+PORT_BASE ?= 7400
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: help
@@ -18,9 +19,9 @@ setup-dev:
 
 .PHONY: run demo
 run: setup-run ## Start the mesh here, play a short conversation, stay up for `echomesh chat`
-	@exec $(BIN)/echomesh up --sample --data "$(DATA)"
+	@exec $(BIN)/echomesh up --sample --data "$(DATA)" --port-base $(PORT_BASE)
 demo: setup-run ## The same, then stop
-	@exec $(BIN)/echomesh up --sample --exit --data "$(DATA)"
+	@exec $(BIN)/echomesh up --sample --exit --data "$(DATA)" --port-base $(PORT_BASE)
 
 .PHONY: test unit
 test: setup-dev ## Every test that needs no GPU

@@ -22,6 +22,7 @@ BIN = VENV / "bin"
 DISK_MB = {"run": 620, "dev": 900}
 SUPPORTED = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
 MIN_GLIBC = (2, 28)
+OFFLINE = "could not download packages: is there a network and a package index?"
 
 
 def main() -> None:
@@ -103,23 +104,20 @@ def create_environment() -> None:
             "-r",
             str(ROOT / "requirements/uv.lock"),
         ],
-        "could not download packages: is there a network and a package index?",
+        OFFLINE,
     )
 
 
 def install(profile: str) -> None:
     """Bring the environment to exactly what is locked, plus this repository's two packages."""
-    uv = [str(BIN / "uv"), "pip"]
-    python = ["--python", str(BIN / "python")]
-    offline = "could not download packages: is there a network and a package index?"
-    run([*uv, "install", *python, "--quiet", "--require-hashes", "-r", str(lock(profile))], offline)
+    # The lock names every package, so nothing is resolved. The system's certificates are those
+    # that a company's proxy or index needs.
+    uv = [str(BIN / "uv"), "pip", "install", "--quiet", "--system-certs", "--no-deps"]
+    uv += ["--python", str(BIN / "python")]
+    run([*uv, "--require-hashes", "-r", str(lock(profile))], OFFLINE)
     run(
         [
             *uv,
-            "install",
-            *python,
-            "--quiet",
-            "--no-deps",
             "--no-build-isolation",
             "-e",
             str(ROOT / "clients/python"),

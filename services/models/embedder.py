@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from echomesh.embeddings.v1.embeddings_pb2_grpc import EmbeddingsServiceAsyncStub
 
 # The reply is the last resort and the instant tier is 0.5 s: better by words alone than late.
-BUDGET_S = 0.3
+BUDGET_S = 0.4
 _INT8_MAX = 127.0
 
 

@@ -83,13 +83,13 @@ def _cosines(query: Query, candidates: Sequence[Candidate]) -> Scores:
 def _max_sims(query: Query, candidates: Sequence[Candidate]) -> Scores:
     """Return the mean over the query's tokens of the best cosine with a token of the candidate."""
     scores = np.full(len(candidates), np.nan)
-    known = [i for i, candidate in enumerate(candidates) if candidate.token_vectors]
-    if not query.token_vectors or not known:
+    packed = [(i, c.token_vectors) for i, c in enumerate(candidates) if c.token_vectors]
+    if not query.token_vectors or not packed:
         return scores
-    parts = [_token_rows(candidates[i].token_vectors or b"") for i in known]
-    starts = np.cumsum([0] + [len(part) for part in parts[:-1]])
-    likeness = _token_rows(query.token_vectors) @ np.concatenate(parts).T
-    scores[known] = np.maximum.reduceat(likeness, starts, axis=1).mean(axis=0)
+    starts = np.cumsum([0] + [len(rows) // TOKEN_DIMENSIONS for _, rows in packed[:-1]])
+    rows = _token_rows(b"".join(rows for _, rows in packed))
+    likeness = _token_rows(query.token_vectors) @ rows.T
+    scores[[i for i, _ in packed]] = np.maximum.reduceat(likeness, starts, axis=1).mean(axis=0)
     return scores
 
 

@@ -46,12 +46,14 @@ def prepare_query(text: str, speakers: Sequence[str], asker: str | None = None) 
 
     """
     names = _aliases([name for name in speakers if name.strip()])
+    question = _without_address(text, names)
     name_terms = {term for alias in names for term in terms(alias)}
+    said = terms(question)
     return Query(
         text=text,
-        dense_text=_without_names(text, names),
-        terms=dict(Counter(term for term in terms(text) if term not in name_terms)),
-        asked=_asked(text, names, asker),
+        dense_text=_without_names(question, names),
+        terms=dict(Counter([term for term in said if term not in name_terms] or said)),
+        asked=_asked(question, names, asker),
     )
 
 
@@ -71,12 +73,12 @@ def _without_names(text: str, names: Mapping[str, str]) -> str:
         return text
     longest_first = "|".join(map(_pattern, sorted(names, key=len, reverse=True)))
     bare = re.sub(rf"(?<!\w)(?:{longest_first})(?!\w)(?:['\u2019]s\b)?", "", text)
-    return re.sub(r"\s+", " ", bare).strip() or text
+    return re.sub(r"\s+", " ", bare).strip() if words(bare) else text
 
 
-def _asked(text: str, names: Mapping[str, str], asker: str | None) -> Asked | None:
+def _asked(question: str, names: Mapping[str, str], asker: str | None) -> Asked | None:
     """Return the one speaker whom the question is about; nobody if it is about two or none."""
-    question = _question_itself(text, names)
+    question = _COMPANION_TO_USER.sub(r"\1", _USER_TO_COMPANION.sub(r"\1", question))
     found = {
         Asked(speaker=name)
         for alias, name in names.items()
@@ -90,14 +92,15 @@ def _asked(text: str, names: Mapping[str, str], asker: str | None) -> Asked | No
     return next(iter(found)) if len(found) == 1 else None
 
 
-def _question_itself(text: str, names: Mapping[str, str]) -> str:
-    """Return ``text`` without what only addresses the companion: "Echo, do you remember ..."."""
+def _without_address(text: str, names: Mapping[str, str]) -> str:
+    """Take off what only addresses the companion: "Echo, do you remember ...", "tell me ..."."""
+    question = text
     for alias in names:
-        text = re.sub(rf"^\W*{_GREETING}{_pattern(alias)}\s*[,!:]\s*", "", text)
-        text = re.sub(rf"\s*,\s*{_pattern(alias)}\s*[?.!]*$", "", text)
-    address = _ADDRESS.match(text)
-    question = text[address.end() :] if address else text
-    return _COMPANION_TO_USER.sub(r"\1", _USER_TO_COMPANION.sub(r"\1", question))
+        question = re.sub(rf"^\W*{_GREETING}{_pattern(alias)}\s*[,!:]\s*", "", question)
+        question = re.sub(rf"\s*,\s*{_pattern(alias)}\s*[?.!]*$", "", question)
+    address = _ADDRESS.match(question)
+    question = question[address.end() :] if address else question
+    return question if words(question) else text
 
 
 def _pattern(name: str) -> str:

@@ -42,6 +42,10 @@ _STOP_WORDS = """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 """Words that say nothing about a subject; measured with the recall recipe."""
 
+_MAY = re.compile(r"\bMay\b(?!\s+(?:I|we|you|he|she|it|they)\b)")
+_MAY_MONTH = "maymonth"
+"""The month as a term of its own: "may" is a stop word."""
+
 _WORD = re.compile(r"[a-z0-9]+")
 _OTHER_WORD = re.compile(r"[^\W_]+")
 _stemmer = snowballstemmer.stemmer("english")
@@ -55,7 +59,7 @@ def stem(word: str) -> str:
 
 def words(text: str) -> list[str]:
     """Return the lower-case words of ``text`` with possessives dropped, stop words kept."""
-    plain = text.lower().replace("\u2019", "'").replace("'s", " ")
+    plain = _MAY.sub(_MAY_MONTH, text).lower().replace("\u2019", "'").replace("'s", " ")
     pattern = _WORD if plain.isascii() else _OTHER_WORD
     return [word[:MAX_TERM_CHARS] for word in pattern.findall(plain)]
 

@@ -114,9 +114,11 @@ def _season_bounds(season: str, year: int) -> tuple[dt.date, dt.date]:
 
 
 def _season_year(which: str, season: str, said_on: dt.date) -> int:
-    year = said_on.year
+    """The year in which that season begins; in January this winter began last year."""
+    years = range(said_on.year - 2, said_on.year + 2)
+    bounds = {year: _season_bounds(season, year) for year in years}
     if which == "last":
-        return year if _season_bounds(season, year)[1] < said_on else year - 1
+        return max(year for year, (_, last) in bounds.items() if last < said_on)
     if which == "next":
-        return year if _season_bounds(season, year)[0] > said_on else year + 1
-    return year
+        return min(year for year, (first, _) in bounds.items() if first > said_on)
+    return min(year for year, (_, last) in bounds.items() if last >= said_on)

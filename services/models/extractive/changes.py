@@ -37,6 +37,8 @@ _CHANGE = re.compile(
     r"from now on|these days|not .{1,30} any more)\b",
     re.IGNORECASE,
 )
+# Words that say which of the statements is wanted, and so need not stand in it.
+_WHICH_ONE = frozenset(words("old previous previously former original first now currently"))
 _HOLDS_NOW = frozenset(
     (QuestionType.WHAT, QuestionType.WHO, QuestionType.WHERE, QuestionType.NUMBER)
 )
@@ -99,8 +101,9 @@ def _same_words(signals: Signals, top: ScoredTurn, other: ScoredTurn) -> bool:
 
 def _in_one_sentence(signals: Signals, scored: ScoredTurn) -> float:
     """The largest share of the question's words that a single statement of the turn holds."""
+    wanted = signals.asked_words - _WHICH_ONE
     stated = (part for part in sentences(scored.turn.text) if not is_question(part))
-    shares = (signals.weights.share(signals.asked_words, words(part)) for part in stated)
+    shares = (signals.weights.share(wanted, words(part)) for part in stated)
     return max(shares, default=0.0)
 
 

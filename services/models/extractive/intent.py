@@ -57,6 +57,7 @@ _SMALL_TALK = (
 )
 _RECALL_REQUEST = re.compile(
     r"\W*(?:please )?(?:tell|remind|show) me\b|"
+    r"\W*(?:do|did|can|could) you (?:still |even |happen to )?(?:remember|recall|know)\b|"
     r"\W*(?:i forgot|i can't remember|i wonder) (?:wh|how)",
     re.IGNORECASE,
 )

@@ -23,6 +23,8 @@ _MAX_ERROR_BYTES = 64 << 10
 _AFTER_FINISH_S = 2.0
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 _OVERLOADED = frozenset((408, 425, 429))
+# How OpenAI, vLLM and llama.cpp say that a prompt does not fit.
+_TOO_LONG = ("context_length_exceeded", "maximum context length", "exceed_context_size")
 
 
 class Server:
@@ -162,7 +164,7 @@ def _status_error(model: str, status: int, text: str, retry_after: str) -> AppEr
         )
     if status >= 500:
         return _away(model, f"failed with status {status}")
-    if "context_length_exceeded" in text or "maximum context length" in text:
+    if any(words in text for words in _TOO_LONG):
         return AppError(
             Reason.CONTEXT_TOO_LONG,
             f"the prompt does not fit {model}",

@@ -136,6 +136,6 @@ def test_any_text_at_all_is_survived(said_on, text):
     assert found is None or found.first <= found.last
 
 
-@pytest.mark.parametrize("text", ["99999 years ago", "9999999999 days ago", "9999 months ago"])
+@pytest.mark.parametrize("text", ["99999 years ago", "9999999999 days ago", "99999 months ago"])
 def test_times_before_the_calendar_mean_nothing(text):
     assert resolve(text, SAID_ON) is None

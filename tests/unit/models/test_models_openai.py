@@ -199,6 +199,7 @@ async def test_silence_after_some_text_is_noticed_although_comments_go_on(double
         (400, b"{}", Reason.MODEL_REFUSED),
         (401, b"{}", Reason.MODEL_REFUSED),
         (400, b'{"error": {"code": "context_length_exceeded"}}', Reason.CONTEXT_TOO_LONG),
+        (400, b'{"error": {"type": "exceed_context_size_error"}}', Reason.CONTEXT_TOO_LONG),
         (429, b"{}", Reason.OVERLOADED),
         (500, b"{}", Reason.MODEL_UNAVAILABLE),
         (503, b"<html>", Reason.MODEL_UNAVAILABLE),
