@@ -11,6 +11,8 @@ from services.auth.credentials import api_key_text, digest, fingerprint, same
 from services.auth.events import alert
 from services.auth.keyring import Keyring
 from services.auth.model import (
+    ROLE_ADMIN,
+    ROLE_APP,
     ROLE_OPERATOR,
     ROLE_USER,
     ApiKey,
@@ -27,6 +29,8 @@ from services.runtime.errors import AppError, Reason, not_found
 from services.runtime.identity import Identity
 
 Answer = Mapping[str, Any]
+# What a tenant's first administrator may do: run the tenant and act for its end users.
+_FIRST_ROLES = frozenset({ROLE_USER, ROLE_APP, ROLE_ADMIN})
 
 
 class Administration:
@@ -51,20 +55,35 @@ class Administration:
         self._clock = clock
         self._randomness = randomness
 
-    async def create_tenant(self, caller: Identity, request_id: str, name: str) -> Tenant:
-        """Make a tenant; raises AppError ALREADY_EXISTS, REQUEST_ID_REUSED."""
+    async def create_tenant(
+        self, caller: Identity, request_id: str, name: str, admin: str, password: str
+    ) -> tuple[Tenant, User]:
+        """Make a tenant with its first administrator.
+
+        Raises AppError ALREADY_EXISTS, REQUEST_ID_REUSED, INVALID_REQUEST.
+        """
+        check_password(password)
+        hashed = await self._passwords.hash(password)
 
         async def plan(_: TenantTransaction) -> Answer:
-            return {"id": self._randomness.new_id(), "created_at": self._clock.now().isoformat()}
+            return {
+                "id": self._randomness.new_id(),
+                "admin_id": self._randomness.new_id(),
+                "created_at": self._clock.now().isoformat(),
+            }
 
-        answer = await self._once(caller, request_id, "CreateTenant", {"name": name}, plan)
-        tenant = Tenant(answer["id"], name, datetime.fromisoformat(answer["created_at"]))
+        body = {"name": name, "admin": admin, "password": password}
+        answer = await self._once(caller, request_id, "CreateTenant", body, plan)
+        made_at = datetime.fromisoformat(answer["created_at"])
+        tenant = Tenant(answer["id"], name, made_at)
+        user = User(tenant.id, answer["admin_id"], admin, None, _FIRST_ROLES, made_at)
         # In a transaction of its own, since rows of the new tenant are seen by that tenant only.
         # A crash in between is mended by the repeated request, which plans the same tenant.
         async with self._store.tenant(tenant.id) as tx:
             if not await tx.add_tenant(tenant):
                 raise _exists("tenant")
-        return tenant
+            await tx.add_user(user, hashed)
+        return tenant, user
 
     async def create_user(
         self,

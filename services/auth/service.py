@@ -111,10 +111,14 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.CreateTenantRequest, context: Context
     ) -> admin_pb2.CreateTenantResponse:
         """Make a tenant."""
-        tenant = await self._administration.create_tenant(
-            current_identity(), request.request_id, request.name
+        tenant, admin = await self._administration.create_tenant(
+            current_identity(),
+            request.request_id,
+            request.name,
+            request.admin_username,
+            request.admin_password,
         )
-        return admin_pb2.CreateTenantResponse(tenant=_tenant(tenant))
+        return admin_pb2.CreateTenantResponse(tenant=_tenant(tenant), admin=_user(admin))
 
     async def CreateUser(  # noqa: N802
         self, request: admin_pb2.CreateUserRequest, context: Context

@@ -90,6 +90,8 @@ class Plan:
             f"{own}LOG_FILE": str(self.layout.logs / f"{service}.log"),
             "ECHOMESH_DATA_DIR": str(self.layout.data),
             "ECHOMESH_LOG_FORMAT": "json",
+            # Small products are slower when two cores share them out among threads.
+            "OPENBLAS_NUM_THREADS": "1",
         }
         if service in PUBLIC:
             values[f"{own}PUBLIC_ADDRESS"] = self.address(service, "public")

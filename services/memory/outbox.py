@@ -140,12 +140,12 @@ class OutboxRunner:
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             with suppress(AppError):  # the next beat tries again
-                await self._store.reschedule(jobs, LEASE_S)
+                await self._store.hold(jobs, LEASE_S)
 
     async def _hand_back(self, jobs: Sequence[Job]) -> None:
         _JOBS.labels("handed_back").inc(len(jobs))
         with suppress(AppError):  # else the lease runs out
-            await self._store.reschedule(jobs, 0.0)
+            await self._store.hand_back(jobs)
 
     async def _failed(self, jobs: Sequence[Job], error: Exception) -> None:
         """Try the jobs of a failed batch one by one, so that one bad row fails alone."""

@@ -148,10 +148,13 @@ class JobStore(Protocol):
         """Take due jobs for ``lease_s`` seconds."""
 
     async def done(self, jobs: Sequence[Job]) -> None:
-        """Remove jobs, except those whose memory changed meanwhile."""
+        """Remove jobs; those whose memory changed meanwhile are due again."""
 
-    async def reschedule(self, jobs: Sequence[Job], in_s: float) -> None:
-        """Make jobs due in ``in_s`` seconds; uses up no attempt."""
+    async def hold(self, jobs: Sequence[Job], lease_s: float) -> None:
+        """Keep hold of running jobs for another ``lease_s`` seconds."""
+
+    async def hand_back(self, jobs: Sequence[Job]) -> None:
+        """Make jobs due at once; uses up no attempt."""
 
     async def failed(self, jobs: Sequence[Job], max_attempts: int) -> None:
         """Count an attempt and back off; hold after ``max_attempts``."""

@@ -278,9 +278,13 @@ def _run(argv: list[str]) -> None:
 
 
 def _last_line(text: str) -> str:
+    """Return what went wrong in PostgreSQL's own words, without time and process."""
+    if "No space left on device" in text:
+        return "the disk is full"
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line for line in lines if "FATAL" in line or "error:" in line]
-    return (told or lines or ["it said nothing"])[-1]
+    last = (told or lines or ["it said nothing"])[-1]
+    return last.rpartition("FATAL:")[2].strip()
 
 
 def _read_pid(data: Path) -> int:

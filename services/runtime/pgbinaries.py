@@ -10,11 +10,9 @@ import pwd
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-_UNPRIVILEGED_UID = 1000
-"""What root calls itself inside the user namespace; any number but 0 will do."""
 
 _NOBODY_HOME = Path("/var/lib/echomesh")
 """Where data goes when root's own folders are closed to `nobody`."""
@@ -116,19 +114,29 @@ def plan_runner(binaries: Binaries, *, namespaces: bool = True) -> Runner:
 
     An ordinary user starts it directly. Root does so in a user namespace, in which it is somebody
     else and still owns its 0700 folders; where that is refused, copied binaries run as `nobody`.
+    A user id without an account, which PostgreSQL refuses too, borrows one in the same way.
 
     Args:
         binaries: what to run.
         namespaces: whether a user namespace may be tried.
 
     """
-    if os.geteuid() != 0:
+    uid = os.geteuid()
+    if uid in (accounts := _ordinary_accounts()):
         return Runner(binaries)
     unshare = shutil.which("unshare")
-    prefix = (unshare or "", "--user", f"--map-user={_UNPRIVILEGED_UID}", "--")
+    prefix = (unshare or "", "--user", f"--map-user={min(accounts, default=1000)}", "--")
     if namespaces and unshare and _works([*prefix, str(binaries.folder / "postgres"), "--version"]):
         return Runner(binaries, prefix)
-    return _plan_as_nobody(binaries)
+    return _plan_as_nobody(binaries) if uid == 0 else Runner(binaries)
+
+
+def _ordinary_accounts() -> set[int]:
+    """User ids that PostgreSQL accepts: those with an account, but for root's."""
+    accounts = {account.pw_uid for account in pwd.getpwall()} - {0}
+    with suppress(KeyError):  # an account of a directory service is found by asking only
+        accounts |= {pwd.getpwuid(os.geteuid()).pw_uid} - {0}
+    return accounts
 
 
 def _plan_as_nobody(binaries: Binaries) -> Runner:

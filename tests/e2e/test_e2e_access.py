@@ -11,8 +11,9 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
-from echomesh import Client
+from echomesh import Client, EchomeshError
 from echomesh._session import Deadline
+from echomesh.auth.v1 import admin_pb2, admin_pb2_grpc, auth_pb2, auth_pb2_grpc
 from echomesh.common.v1 import options_pb2
 from tests.support.contracts import access, call, methods, path
 from tests.support.mesh import RunningMesh
@@ -109,3 +110,47 @@ async def test_a_foreign_id_does_not_exist(
         request.memory.text = "taken over"
         request.update_mask.paths.append("text")
     assert await answer(mesh, method, request, token) is grpc.StatusCode.NOT_FOUND
+
+
+async def test_two_tenants_share_nothing_although_their_users_ids_and_words_are_the_same(
+    mesh: RunningMesh, client: Client
+) -> None:
+    """The second tenant's administrator signs in, makes a key, and finds an empty memory."""
+    name = f"tenant-{uuid.uuid4()}"
+    other_key = await make_tenant(mesh, client, name)
+    ours = client.as_user("twin")
+    kept = await ours.remember("The twin's word is saffron.")
+    async with Client(mesh.file.address, api_key=other_key) as other_client:
+        theirs = other_client.as_user("twin")
+        assert (await theirs.recall("saffron")).hits == ()
+        assert [m async for m in theirs.memories()] == []
+        text, _ = await theirs.reply("What is the twin's word?", request_id="same-id")
+        assert "saffron" not in text
+        with pytest.raises(EchomeshError) as foreign:
+            await theirs.forget(kept.id)
+        assert foreign.value.reason == "NOT_FOUND"
+    text, _ = await ours.reply("What is the twin's word?", request_id="same-id")
+    assert "saffron" in text
+
+
+async def make_tenant(mesh: RunningMesh, operator: Client, name: str) -> str:
+    """Make a tenant as the operator, sign in as its administrator, and return a key of theirs."""
+    address = f"127.0.0.1:{mesh.port_base + 1}"
+    token = await operator._tokens.access_token(Deadline(10))
+    async with grpc.aio.insecure_channel(address) as channel:
+        admin = admin_pb2_grpc.AdminServiceStub(channel)
+        made = await admin.CreateTenant(
+            admin_pb2.CreateTenantRequest(
+                request_id=name, name=name, admin_username="boss", admin_password="correct horse"
+            ),
+            metadata=[("authorization", f"Bearer {token}")],
+            timeout=10,
+        )
+        login = auth_pb2.LoginRequest(tenant=name, username="boss", password="correct horse")
+        signed_in = await auth_pb2_grpc.AuthServiceStub(channel).Login(login, timeout=10)
+        key = await admin.CreateApiKey(
+            admin_pb2.CreateApiKeyRequest(name="app", user_id=made.admin.id),
+            metadata=[("authorization", f"Bearer {signed_in.tokens.access_token}")],
+            timeout=10,
+        )
+    return key.secret

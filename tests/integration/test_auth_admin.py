@@ -32,6 +32,12 @@ def _user(username: str, *roles: admin.Role, request_id: str = "") -> admin.Crea
     )
 
 
+def new_tenant(request_id: str, name: str) -> admin.CreateTenantRequest:
+    return admin.CreateTenantRequest(
+        request_id=request_id, name=name, admin_username="chief", admin_password=PASSWORD
+    )
+
+
 async def _login(world: AuthWorld, username: str, tenant: str = TENANT) -> auth.Tokens:
     request = auth.LoginRequest(tenant=tenant, username=username, password=PASSWORD)
     answer: auth.LoginResponse = await world.call("Login", request)
@@ -48,7 +54,7 @@ async def _other_tenants_admin(world: AuthWorld) -> str:
     """The token of an administrator of another tenant, made as bootstrap makes the first."""
     tenant = await world.call(
         "CreateTenant",
-        admin.CreateTenantRequest(request_id="t", name="second"),
+        new_tenant("t", "second"),
         await world.token(),
     )
     user = User(
@@ -155,7 +161,7 @@ async def test_an_administrator_cannot_become_an_operator(world: AuthWorld) -> N
         ),
         ("SetPassword", admin.SetPasswordRequest(user_id=operator, password=PASSWORD)),
         ("CreateApiKey", admin.CreateApiKeyRequest(name="mine", user_id=operator)),
-        ("CreateTenant", admin.CreateTenantRequest(request_id="t", name="t")),
+        ("CreateTenant", new_tenant("t", "t")),
         ("RotateSigningKey", admin.RotateSigningKeyRequest(request_id="k")),
     ]
 
@@ -169,7 +175,7 @@ async def test_only_administrators_administer(world: AuthWorld) -> None:
     token = (await _login(world, "alice")).access_token
     someone = str(uuid.uuid4())
     requests = {
-        "CreateTenant": admin.CreateTenantRequest(request_id="r", name="n"),
+        "CreateTenant": new_tenant("r", "n"),
         "CreateUser": _user("bob"),
         "ListUsers": admin.ListUsersRequest(),
         "SetUserRoles": admin.SetUserRolesRequest(user_id=someone, roles=[admin.ROLE_USER]),
@@ -250,12 +256,10 @@ async def test_a_tenant_is_made_once_for_a_request_id_and_once_for_a_name(
 ) -> None:
     """The repeated request gives the same tenant, another one of that name is refused."""
     token = await world.token()
-    request = admin.CreateTenantRequest(request_id="t1", name="second")
+    request = new_tenant("t1", "second")
     first = await world.call("CreateTenant", request, token)
     again = await world.call("CreateTenant", request, token)
-    taken = await world.refused(
-        "CreateTenant", admin.CreateTenantRequest(request_id="t2", name="second"), token
-    )
+    taken = await world.refused("CreateTenant", new_tenant("t2", "second"), token)
 
     assert first == again
     assert taken.reason is Reason.ALREADY_EXISTS
@@ -277,4 +281,17 @@ async def test_another_tenants_ids_are_not_found(world: AuthWorld) -> None:
         assert (await world.refused(method, request, stranger)).reason is Reason.NOT_FOUND
     users = (await world.call("ListUsers", admin.ListUsersRequest(), stranger)).users
     keys = (await world.call("ListApiKeys", admin.ListApiKeysRequest(), stranger)).api_keys
-    assert ([user.username for user in users], list(keys)) == (["x"], [])
+    assert {user.username for user in users} == {"x", "chief"}
+    assert list(keys) == []
+
+
+async def test_a_new_tenants_first_administrator_can_sign_in_and_run_it(world: AuthWorld) -> None:
+    """They have their own tenant to administer, no other, and are no operator."""
+    made = await world.call("CreateTenant", new_tenant("t", "second"), await world.token())
+    token = (await _login(world, "chief", "second")).access_token
+    users = await world.call("ListUsers", admin.ListUsersRequest(), token)
+    refused = await world.refused("CreateTenant", new_tenant("u", "third"), token)
+
+    assert [user.id for user in users.users] == [made.admin.id]
+    assert set(made.admin.roles) == {admin.ROLE_USER, admin.ROLE_APP, admin.ROLE_ADMIN}
+    assert refused.reason is Reason.PERMISSION_DENIED

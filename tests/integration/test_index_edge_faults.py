@@ -6,7 +6,11 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +22,7 @@ from services.memory.index import edge_shard as shards
 from services.memory.index.edge import EdgeIndex, edge_supervisor
 from services.memory.index.edge_shard import EdgeShard, FolderInUseError
 from services.memory.index.payload import conditions
+from services.memory.index.qdrant import QdrantIndex, qdrant_client
 from services.memory.recall import SparseVector
 from services.runtime.errors import AppError, Reason
 from services.runtime.process import is_alive, socket_folder
@@ -43,6 +48,14 @@ def point(number: int) -> IndexPoint:
         dense=dense,
         sparse=SparseVector((7,), (1.0,)),
     )
+
+
+@asynccontextmanager
+async def closed_port() -> AsyncIterator[int]:
+    """A port that is taken but on which nobody listens."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield taken.getsockname()[1]
 
 
 @pytest.fixture
@@ -150,3 +163,28 @@ async def test_index_worker_killed_loses_nothing_acknowledged_and_comes_back(
     await index.close()
     assert second is not None
     assert not is_alive(second)
+
+
+async def test_index_refuses_a_vector_of_another_length_without_seeming_away(
+    tmp_path: Path,
+) -> None:
+    """An index that seemed away would be tried for ever."""
+    worker = edge_supervisor(tmp_path / "index", DIMENSIONS, socket_folder(tmp_path))
+    index = EdgeIndex(worker)
+    await index.start()
+    await worker.ready(60)
+    with pytest.raises(AppError) as refused:
+        await index.upsert([replace(point(1), dense=b"\0" * 6)])
+    assert refused.value.reason is Reason.INTERNAL
+    await index.upsert([point(1)])
+    assert await index.count("acme", "ann") == 1
+    await index.close()
+
+
+async def test_index_on_a_server_that_is_away_says_so() -> None:
+    async with closed_port() as port:
+        away = QdrantIndex(qdrant_client(f"http://127.0.0.1:{port}"), "memories", DIMENSIONS)
+        with pytest.raises(AppError) as failed:
+            await away.count("acme", "ann")
+        assert failed.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+        await away.close()

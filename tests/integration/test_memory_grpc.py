@@ -24,8 +24,8 @@ from services.runtime.clock import FakeClock
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import Identity, acting_as
 from services.runtime.server import Registration
-from tests.support.memory_world import NOW, World, memory_world
-from tests.support.postgres import FreshDatabase
+from tests.support.memory_world import NOW, World, emptied_database, memory_world
+from tests.support.postgres import PostgresServer
 from tests.support.transport import serving
 
 
@@ -68,8 +68,8 @@ class Memory:
 
 
 @pytest_asyncio.fixture
-async def memory(fresh_database: FreshDatabase, tmp_path: Path) -> AsyncIterator[Memory]:
-    async with memory_world(await fresh_database("memory")) as world:
+async def memory(postgres: PostgresServer, tmp_path: Path) -> AsyncIterator[Memory]:
+    async with memory_world(await emptied_database(postgres)) as world:
         parts = (FakeClock(NOW), uuid.uuid4, world.runner.wake)
         registrations = [
             Registration(

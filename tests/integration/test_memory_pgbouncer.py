@@ -16,8 +16,8 @@ import asyncpg
 import pytest
 
 from services.memory.recall import MemoryFilter
-from tests.support.memory_world import ALICE, BOB, begin, complete, memory_world
-from tests.support.postgres import FreshDatabase, TestDatabase
+from tests.support.memory_world import ALICE, BOB, begin, complete, emptied_database, memory_world
+from tests.support.postgres import PostgresServer, TestDatabase
 
 pytestmark = pytest.mark.skipif(
     shutil.which("pgbouncer") is None or shutil.which("unshare") is None,
@@ -98,9 +98,9 @@ async def _answers(dsn: str) -> bool:
 
 
 async def test_memory_users_stay_apart_when_transactions_share_connections(
-    fresh_database: FreshDatabase, tmp_path: Path
+    postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    database = await fresh_database("memory")
+    database = await emptied_database(postgres)
     async with pgbouncer(tmp_path, database) as pooled, memory_world(pooled) as world:  # type: ignore[arg-type]
         owners = [ALICE, BOB] * 10
         await asyncio.gather(*(world.say(o, f"{o.user_id} says {i}") for i, o in enumerate(owners)))

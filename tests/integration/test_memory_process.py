@@ -28,7 +28,8 @@ from services.runtime.server import Registration
 from services.runtime.tokens import AssertionSigner
 from services.runtime.trust import load_private
 from tests.support.memory_fakes import embed
-from tests.support.postgres import FreshDatabase, TestDatabase
+from tests.support.memory_world import emptied_database
+from tests.support.postgres import PostgresServer, TestDatabase
 from tests.support.transport import serving
 
 CONVERGES_S = 30.0
@@ -112,9 +113,9 @@ async def say(folder: Path, port: int, request_id: str) -> cpb.BeginTurnResponse
 
 
 async def test_memory_process_killed_with_jobs_waiting_loses_nothing_and_leaves_no_orphan(
-    fresh_database: FreshDatabase, tmp_path: Path
+    postgres: PostgresServer, tmp_path: Path
 ) -> None:
-    database = await fresh_database("memory")
+    database = await emptied_database(postgres)
     owner = await asyncpg.connect(database.owner("memory"))
 
     async def indexed(count: int) -> bool:

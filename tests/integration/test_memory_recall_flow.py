@@ -23,11 +23,12 @@ from tests.support.memory_world import (
     EVE,
     NOW,
     World,
+    emptied_database,
     fact,
     memory_world,
     message,
 )
-from tests.support.postgres import FreshDatabase
+from tests.support.postgres import PostgresServer
 
 HISTORY = (
     "my dog Rex chews shoes",
@@ -38,8 +39,8 @@ HISTORY = (
 
 
 @pytest_asyncio.fixture
-async def world(fresh_database: FreshDatabase) -> AsyncIterator[World]:
-    async with memory_world(await fresh_database("memory")) as made:
+async def world(postgres: PostgresServer) -> AsyncIterator[World]:
+    async with memory_world(await emptied_database(postgres)) as made:
         yield made
 
 
@@ -144,10 +145,10 @@ async def test_memory_recall_prefers_the_newer_when_recency_counts(world: World)
 
 
 async def test_memory_recall_says_when_too_many_rows_are_pending(
-    fresh_database: FreshDatabase,
+    postgres: PostgresServer,
 ) -> None:
     limits = RecallLimits(pending_rows=3)
-    async with memory_world(await fresh_database("memory"), limits) as world:
+    async with memory_world(await emptied_database(postgres), limits) as world:
         await world.say(ALICE, *HISTORY, "one more", "and another")
         recalled = await world.recall(ALICE, "which dog chews?")
         assert HISTORY[0] == recalled.hits[0].memory.text
@@ -214,11 +215,14 @@ async def test_memory_outbox_fails_a_bad_row_alone_and_holds_it(world: World) ->
     assert len(world.index.points) == 4
 
 
-async def test_memory_changed_while_its_job_runs_is_indexed_again(world: World) -> None:
+async def test_memory_changed_while_its_job_runs_is_indexed_again_by_one_runner_at_a_time(
+    world: World,
+) -> None:
     [memory_id] = await world.say(ALICE, "code one")
     jobs = await world.jobs.claim(10, 15.0)
     change = MemoryChange("u1", b"h", memory_id, 0, NOW, text="code two")
     await world.store.update_memory(ALICE, change)
+    assert await world.settle() == 0, "the first runner still has it"
     await world.jobs.done(jobs)
     assert await world.settle() == 1
     assert next(iter(world.index.points.values())).version == 2

@@ -23,16 +23,17 @@ from tests.support.memory_world import (
     World,
     begin,
     complete,
+    emptied_database,
     fact,
     memory_world,
     message,
 )
-from tests.support.postgres import FreshDatabase, TestDatabase
+from tests.support.postgres import PostgresServer, TestDatabase
 
 
 @pytest_asyncio.fixture
-async def database(fresh_database: FreshDatabase) -> TestDatabase:
-    return await fresh_database("memory")
+async def database(postgres: PostgresServer) -> TestDatabase:
+    return await emptied_database(postgres)
 
 
 @pytest_asyncio.fixture

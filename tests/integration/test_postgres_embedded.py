@@ -89,6 +89,19 @@ async def test_a_broken_data_folder_is_told_in_one_line(tmp_path: Path) -> None:
     assert "\n" not in str(failure.value)
 
 
+def test_root_and_strangers_borrow_an_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL refuses root and a user id without an account: neither runs it as it is."""
+    accounts = pgbinaries._ordinary_accounts()
+    assert 0 not in accounts
+    for uid in (0, max(accounts) + 1_000_000):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        monkeypatch.setattr(pgbinaries, "_works", lambda argv: True)
+        monkeypatch.setattr(shutil, "which", lambda name: f"/bin/{name}")
+        runner = plan_runner(find_binaries())
+        mapped = int(runner.prefix[2].removeprefix("--map-user="))
+        assert mapped in accounts
+
+
 @as_root
 async def test_without_namespaces_it_runs_as_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
+import asyncpg
+
 from services.memory.indexing import Indexer
 from services.memory.keeper import Keeper
 from services.memory.model import BeginTurn, CompleteTurn, NewMemory, NewMessage, Owner
@@ -20,12 +22,26 @@ from services.memory.recaller import Question, Recalled, Recaller, RecallLimits
 from services.runtime.clock import FakeClock
 from services.runtime.postgres import Database
 from tests.support.memory_fakes import FakeEmbedder, FakeIndex
-from tests.support.postgres import TestDatabase
+from tests.support.postgres import PostgresServer, TestDatabase
 
 NOW = datetime(2026, 5, 8, 12, 0, tzinfo=UTC)
 ALICE = Owner("acme", "alice")
 BOB = Owner("acme", "bob")
 EVE = Owner("evil", "alice")
+
+TABLES = (
+    "conversations",
+    "messages",
+    "turns",
+    "memories",
+    "memory_versions",
+    "memory_vectors",
+    "terms",
+    "speakers",
+    "corpora",
+    "outbox",
+    "index_state",
+)
 
 
 @dataclass
@@ -57,6 +73,24 @@ class World:
         messages = [message(text) for text in texts]
         done = await self.store.append_messages(owner, conversation, messages, NOW)
         return list(done.message_ids)
+
+
+_kept: dict[int, TestDatabase] = {}
+
+
+async def emptied_database(server: PostgresServer) -> TestDatabase:
+    """Return the session's one database for memory tests, emptied: a fresh one takes a second."""
+    if id(server) not in _kept:
+        _kept[id(server)] = await server.create_database("memory")
+    database = _kept[id(server)]
+    owner = await asyncpg.connect(database.owner("memory"))
+    try:
+        for table in TABLES:
+            await owner.execute(f"DELETE FROM memory.{table}")
+        await owner.execute("INSERT INTO memory.index_state DEFAULT VALUES")
+    finally:
+        await owner.close()
+    return database
 
 
 @asynccontextmanager

@@ -13,12 +13,12 @@ import numpy as np
 from echomesh.worker.v1 import index_pb2 as pb
 from echomesh.worker.v1.index_pb2_grpc import IndexWorkerServiceStub
 from services.memory.index.codec import filter_to_proto, point_to_proto, sparse_to_proto
+from services.memory.index.failures import index_failed
 from services.memory.index.payload import require_owner
 from services.memory.index.types import NO_FILTER, IndexEntry, IndexHit, IndexPoint
 from services.memory.recall.filters import MemoryFilter
 from services.memory.recall.types import SparseVector
 from services.runtime.deadline import remaining_s
-from services.runtime.errors import unavailable
 from services.runtime.supervisor import WorkerSupervisor
 
 if TYPE_CHECKING:
@@ -125,4 +125,4 @@ class EdgeIndex:
         try:
             return await call(stub)
         except grpc.aio.AioRpcError as error:
-            raise unavailable("index") from error
+            raise index_failed(error) from error

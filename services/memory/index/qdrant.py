@@ -18,6 +18,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
+from services.memory.index.failures import index_failed
 from services.memory.index.payload import (
     DENSE,
     FORMAT,
@@ -160,7 +161,10 @@ class QdrantIndex:
                 await self._prepare()
                 self._prepared = True
             yield self._client
-        except (grpc.RpcError, ApiException, QdrantException, OSError) as error:
+        except grpc.RpcError as error:
+            self._prepared = False
+            raise index_failed(error) from error
+        except (ApiException, QdrantException, OSError) as error:
             self._prepared = False
             raise unavailable("index") from error
 

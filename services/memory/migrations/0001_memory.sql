@@ -174,6 +174,8 @@ CREATE TABLE memory.outbox (
   queued_at timestamptz NOT NULL DEFAULT now(),
   -- Not before this time; a runner holds a job by moving it on.
   run_at timestamptz NOT NULL DEFAULT now(),
+  -- True while a runner has it: no other may, or an older state could overtake a newer one.
+  leased boolean NOT NULL DEFAULT false,
   -- True after too many attempts; reconcile queues it anew.
   held boolean NOT NULL DEFAULT false,
   PRIMARY KEY (tenant_id, user_id, memory_id)

@@ -48,7 +48,9 @@ WHERE m.tenant_id = $1 AND m.user_id = $2 AND m.forgotten_at IS NOT NULL AND (
   OR EXISTS (SELECT FROM memory.messages t WHERE (t.tenant_id, t.user_id, t.message_id)
     = (m.tenant_id, m.user_id, m.memory_id) AND t.text <> ''))
 ORDER BY m.memory_id LIMIT $3"""
-_RELEASE_HELD = "UPDATE memory.outbox SET held = false, attempts = 0, run_at = now() WHERE held"
+_RELEASE_HELD = (
+    "UPDATE memory.outbox SET held = false, leased = false, attempts = 0, run_at = now() WHERE held"
+)
 _STATE = "SELECT generation, model, reconcile_asked_at, reconciled_at FROM memory.index_state"
 _SET_STATE = "UPDATE memory.index_state SET generation = $1, model = $2"
 _ASK_RECONCILE = "UPDATE memory.index_state SET reconcile_asked_at = clock_timestamp()"

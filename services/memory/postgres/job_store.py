@@ -29,10 +29,15 @@ class PostgresJobStore:
         async with self._db.transaction() as conn:
             await outbox.done(conn, jobs)
 
-    async def reschedule(self, jobs: Sequence[Job], in_s: float) -> None:
+    async def hold(self, jobs: Sequence[Job], lease_s: float) -> None:
         """See :class:`JobStore`."""
         async with self._db.transaction() as conn:
-            await outbox.reschedule(conn, jobs, in_s)
+            await outbox.hold(conn, jobs, lease_s)
+
+    async def hand_back(self, jobs: Sequence[Job]) -> None:
+        """See :class:`JobStore`."""
+        async with self._db.transaction() as conn:
+            await outbox.hand_back(conn, jobs)
 
     async def failed(self, jobs: Sequence[Job], max_attempts: int) -> None:
         """See :class:`JobStore`."""

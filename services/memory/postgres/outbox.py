@@ -20,24 +20,29 @@ _QUEUE = """
 INSERT INTO memory.outbox AS o (tenant_id, user_id, memory_id)
 SELECT $1, $2, x.id FROM unnest($3::uuid[]) AS x(id) ORDER BY x.id
 ON CONFLICT (tenant_id, user_id, memory_id) DO UPDATE
-SET generation = o.generation + 1, attempts = 0, held = false, queued_at = now(), run_at = now()"""
+SET generation = o.generation + 1, attempts = 0, held = false, queued_at = now(),
+  run_at = CASE WHEN o.leased THEN o.run_at ELSE now() END"""
 _CLAIM = """
-UPDATE memory.outbox o SET run_at = now() + $2 * interval '1 second'
+UPDATE memory.outbox o SET leased = true, run_at = now() + $2 * interval '1 second'
 FROM (SELECT tenant_id, user_id, memory_id FROM memory.outbox
   WHERE NOT held AND run_at <= now() ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
 WHERE (o.tenant_id, o.user_id, o.memory_id) = (due.tenant_id, due.user_id, due.memory_id)
 RETURNING o.tenant_id, o.user_id, o.memory_id, o.generation, o.attempts"""
 _THESE = """
-FROM (SELECT o.tenant_id, o.user_id, o.memory_id FROM memory.outbox o
+(SELECT o.tenant_id, o.user_id, o.memory_id, x.generation FROM memory.outbox o
   JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS x(tenant, usr, id, generation)
-    ON (o.tenant_id, o.user_id, o.memory_id, o.generation) = (x.tenant, x.usr, x.id, x.generation)
+    ON (o.tenant_id, o.user_id, o.memory_id) = (x.tenant, x.usr, x.id)
   ORDER BY o.tenant_id, o.user_id, o.memory_id FOR UPDATE OF o SKIP LOCKED) these
 WHERE (o.tenant_id, o.user_id, o.memory_id) = (these.tenant_id, these.user_id, these.memory_id)"""
-_DONE = "DELETE FROM memory.outbox o USING" + _THESE.removeprefix("\nFROM")
-_HOLD_ON = f"UPDATE memory.outbox o SET run_at = now() + $5 * interval '1 second' {_THESE}"
+_DONE = f"DELETE FROM memory.outbox o USING {_THESE} AND o.generation = these.generation"
+_CHANGED = f"""
+UPDATE memory.outbox o SET leased = false, run_at = now()
+FROM {_THESE} AND o.generation <> these.generation"""
+_HOLD_ON = f"UPDATE memory.outbox o SET run_at = now() + $5 * interval '1 second' FROM {_THESE}"
+_HAND_BACK = f"UPDATE memory.outbox o SET leased = false, run_at = now() FROM {_THESE}"
 _FAILED = f"""
-UPDATE memory.outbox o SET attempts = o.attempts + 1, held = o.attempts + 1 >= $5,
-  run_at = now() + least(300, power(2, o.attempts)) * interval '1 second' {_THESE}"""
+UPDATE memory.outbox o SET leased = false, attempts = o.attempts + 1, held = o.attempts + 1 >= $5,
+  run_at = now() + least(300, power(2, o.attempts)) * interval '1 second' FROM {_THESE}"""
 _LAG = """
 SELECT count(*) FILTER (WHERE NOT held) AS waiting, count(*) FILTER (WHERE held) AS held,
   coalesce(extract(epoch FROM now() - min(queued_at) FILTER (WHERE NOT held)), 0) AS oldest_s
@@ -67,13 +72,20 @@ async def claim(conn: Connection, limit: int, lease_s: float) -> list[Job]:
 
 
 async def done(conn: Connection, jobs: Sequence[Job]) -> None:
-    """Remove jobs unless their memory changed again meanwhile."""
-    await conn.execute(_DONE, *_columns(jobs))
+    """Remove jobs; one whose memory changed again meanwhile is due again at once."""
+    columns = _columns(jobs)
+    await conn.execute(_DONE, *columns)
+    await conn.execute(_CHANGED, *columns)
 
 
-async def reschedule(conn: Connection, jobs: Sequence[Job], in_s: float) -> None:
-    """Make jobs due in ``in_s`` seconds: a heartbeat, or 0 to hand them back unharmed."""
-    await conn.execute(_HOLD_ON, *_columns(jobs), in_s)
+async def hold(conn: Connection, jobs: Sequence[Job], lease_s: float) -> None:
+    """Keep hold of running jobs for another ``lease_s`` seconds."""
+    await conn.execute(_HOLD_ON, *_columns(jobs), lease_s)
+
+
+async def hand_back(conn: Connection, jobs: Sequence[Job]) -> None:
+    """Make jobs due again, unharmed: what they need was away."""
+    await conn.execute(_HAND_BACK, *_columns(jobs))
 
 
 async def failed(conn: Connection, jobs: Sequence[Job], max_attempts: int) -> None:

@@ -30,7 +30,7 @@ SELECT m.memory_id FROM (
   WHERE m.tenant_id = $1 AND m.user_id = $2 AND m.forgotten_at IS NULL{conditions}
   ORDER BY m.said_at DESC LIMIT $5) m
 CROSS JOIN LATERAL (
-  SELECT sum(q.weight * d.count * 1.9 / (d.count + 0.9)) AS score
+  SELECT sum(q.weight * d.count * 1.9::float8 / (d.count + 0.9::float8)) AS score
   FROM unnest(m.terms, m.term_counts) AS d(term, count)
   JOIN unnest($3::text[], $4::float8[]) AS q(term, weight) USING (term)) s
 WHERE m.terms && $3::text[]

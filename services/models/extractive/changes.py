@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from services.models.extractive.pick import Candidate
 from services.models.extractive.questions import QuestionType, fits, question_type
 from services.models.extractive.signals import ScoredTurn, Signals
-from services.models.extractive.text import is_question, sentences, statements, words
+from services.models.extractive.text import is_question, plain_quotes, sentences, statements, words
 
 # The share of the question's words that one sentence of both turns must have.
 _SAME_COVERAGE = 0.75
@@ -32,6 +32,8 @@ _FORMER = re.compile(
     r"\bbefore\W*$",
     re.IGNORECASE,
 )
+# "Where do I live" is answered by "I live", not by "my sister lives"; the companion would say "you".
+_PERSON = re.compile(r"\b(i|we|you)\b", re.IGNORECASE)
 _CHANGE = re.compile(
     r"\b(now|no longer|any ?more|changed?|moved|switched|instead|replaced|new|actually|"
     r"from now on|these days|not .{1,30} any more)\b",
@@ -62,8 +64,8 @@ def in_force(signals: Signals, ranked: Sequence[Candidate]) -> tuple[Candidate, 
     same = [top, *(other for other in ranked[1:] if _same_attribute(signals, top, other))]
     ordered = sorted(same, key=_when, reverse=not former)
     chosen = ordered[0]
-    others = (other for other in ordered if _day(other) != _day(chosen))
-    return chosen, next(others, None)
+    others = (other for other in same if _day(other) != _day(chosen))
+    return chosen, max(others, key=lambda other: other.score, default=None)
 
 
 def _when(candidate: Candidate) -> tuple[dt.datetime, int]:
@@ -102,7 +104,9 @@ def _same_words(signals: Signals, top: ScoredTurn, other: ScoredTurn) -> bool:
 def _in_one_sentence(signals: Signals, scored: ScoredTurn) -> float:
     """The largest share of the question's words that a single statement of the turn holds."""
     wanted = signals.asked_words - _WHICH_ONE
-    stated = (part for part in sentences(scored.turn.text) if not is_question(part))
+    stated = [part for part in sentences(scored.turn.text) if not is_question(part)]
+    if _PERSON.search(signals.asked):
+        stated = [part for part in stated if _PERSON.search(plain_quotes(part))]
     shares = (signals.weights.share(wanted, words(part)) for part in stated)
     return max(shares, default=0.0)
 

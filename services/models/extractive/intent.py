@@ -58,7 +58,7 @@ _SMALL_TALK = (
 _RECALL_REQUEST = re.compile(
     r"\W*(?:please )?(?:tell|remind|show) me\b|"
     r"\W*(?:do|did|can|could) you (?:still |even |happen to )?(?:remember|recall|know)\b|"
-    r"\W*(?:i forgot|i can't remember|i wonder) (?:wh|how)",
+    r"\W*(?:i forgot|i (?:can't|don't|do not) remember|i wonder) (?:wh|how|my|the|our)",
     re.IGNORECASE,
 )
 # "Is he ..." asks even without its mark; "Have a nice day" and "Will do" do not.

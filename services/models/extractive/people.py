@@ -29,7 +29,8 @@ _FRAMES = tuple(
         r"^(please )?(tell|remind) me( again)?\b,?\s*(that |about |of )?",
         r"^(do|did|can|could) you (still |even |happen to )?(remember|recall|know)"
         r"( about| if| whether)?\b",
-        r"^(i (want|need|would like|'d like) to know|i (forgot|can't remember|wonder))\b",
+        r"^i ((want|need|would like|'d like) to know|"
+        r"forgot|can't remember|don't remember|do not remember|wonder)\b",
         r"^(what|anything) (do|did) you (know|remember|recall) (about|of)\b",
         r"^(what|anything) (did|have) i (ever )?(tell|told|say|said|mention|mentioned)"
         r"( to)?( you)? (about|of)\b",

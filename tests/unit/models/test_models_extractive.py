@@ -83,6 +83,14 @@ def test_of_two_statements_of_the_same_thing_the_newer_one_wins(vectors):
     assert '9023 now." That is the newer one; before, on 4 March 2026' in reply.text
 
 
+def test_what_is_so_of_a_relative_does_not_replace_what_is_so_of_the_user():
+    before = turn("I live in Leeds.", "2026-03-08")
+    now = turn("It is official, I live in Bristol now.", "2026-08-05")
+    sister = turn("My sister lives in Lisbon.", "2026-09-09", score=0.9)
+    reply = ask("Where do I live?", sister, before, now)
+    assert reply.quoted_ids == (now.id, before.id)
+
+
 def test_a_question_about_the_former_state_gets_the_older_statement():
     newer = turn("They changed my locker code, it is 9023 now.", "2026-09-01")
     reply = ask("What was my old locker code?", newer, LOCKER)
@@ -182,6 +190,7 @@ def test_it_never_pretends_to_be_a_language_model():
         ("Tell me about my sister", Intent.QUESTION),
         ("Remind me when the exam is", Intent.QUESTION),
         ("do you remember my dog", Intent.QUESTION),
+        ("I forgot my locker code", Intent.QUESTION),
     ],
 )
 def test_a_message_is_taken_for_what_it_is(message, intent):

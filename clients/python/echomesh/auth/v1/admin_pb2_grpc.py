@@ -87,7 +87,8 @@ class AdminServiceServicer:
     """
 
     def CreateTenant(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Makes a tenant with its first administrator. Errors: ALREADY_EXISTS, REQUEST_ID_REUSED.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')

@@ -34,6 +34,7 @@ class AdminServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AdminServiceAsyncStub: ...
     CreateTenant: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateTenantRequest, _admin_pb2.CreateTenantResponse]
+    """Makes a tenant with its first administrator. Errors: ALREADY_EXISTS, REQUEST_ID_REUSED."""
     CreateUser: _grpc.UnaryUnaryMultiCallable[_admin_pb2.CreateUserRequest, _admin_pb2.CreateUserResponse]
     ListUsers: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListUsersRequest, _admin_pb2.ListUsersResponse]
     SetUserRoles: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetUserRolesRequest, _admin_pb2.SetUserRolesResponse]
@@ -55,6 +56,7 @@ class AdminServiceAsyncStub(AdminServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateTenant: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateTenantRequest, _admin_pb2.CreateTenantResponse]  # type: ignore[assignment]
+    """Makes a tenant with its first administrator. Errors: ALREADY_EXISTS, REQUEST_ID_REUSED."""
     CreateUser: _aio.UnaryUnaryMultiCallable[_admin_pb2.CreateUserRequest, _admin_pb2.CreateUserResponse]  # type: ignore[assignment]
     ListUsers: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListUsersRequest, _admin_pb2.ListUsersResponse]  # type: ignore[assignment]
     SetUserRoles: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetUserRolesRequest, _admin_pb2.SetUserRolesResponse]  # type: ignore[assignment]
@@ -78,7 +80,8 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _admin_pb2.CreateTenantRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_admin_pb2.CreateTenantResponse, _abc.Awaitable[_admin_pb2.CreateTenantResponse]]: ...
+    ) -> _typing.Union[_admin_pb2.CreateTenantResponse, _abc.Awaitable[_admin_pb2.CreateTenantResponse]]:
+        """Makes a tenant with its first administrator. Errors: ALREADY_EXISTS, REQUEST_ID_REUSED."""
 
     @_abc_1.abstractmethod
     def CreateUser(

@@ -84,7 +84,7 @@ class AuthServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExchangeApiKey(self, request, context):
-        """Turns an API key into tokens. Errors: CREDENTIALS_INVALID, LOGIN_RATE_LIMITED.
+        """Turns an API key into tokens. Errors: CREDENTIALS_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,7 @@ class AuthServiceStub:
     Login: _grpc.UnaryUnaryMultiCallable[_auth_pb2.LoginRequest, _auth_pb2.LoginResponse]
     """Signs in with a password. Errors: CREDENTIALS_INVALID, LOGIN_RATE_LIMITED."""
     ExchangeApiKey: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ExchangeApiKeyRequest, _auth_pb2.ExchangeApiKeyResponse]
-    """Turns an API key into tokens. Errors: CREDENTIALS_INVALID, LOGIN_RATE_LIMITED."""
+    """Turns an API key into tokens. Errors: CREDENTIALS_INVALID."""
     ExchangeToken: _grpc.UnaryUnaryMultiCallable[_auth_pb2.ExchangeTokenRequest, _auth_pb2.ExchangeTokenResponse]
     """An application gets tokens for one of its end users, who is made on first use."""
     Refresh: _grpc.UnaryUnaryMultiCallable[_auth_pb2.RefreshRequest, _auth_pb2.RefreshResponse]
@@ -58,7 +58,7 @@ class AuthServiceAsyncStub(AuthServiceStub):
     Login: _aio.UnaryUnaryMultiCallable[_auth_pb2.LoginRequest, _auth_pb2.LoginResponse]  # type: ignore[assignment]
     """Signs in with a password. Errors: CREDENTIALS_INVALID, LOGIN_RATE_LIMITED."""
     ExchangeApiKey: _aio.UnaryUnaryMultiCallable[_auth_pb2.ExchangeApiKeyRequest, _auth_pb2.ExchangeApiKeyResponse]  # type: ignore[assignment]
-    """Turns an API key into tokens. Errors: CREDENTIALS_INVALID, LOGIN_RATE_LIMITED."""
+    """Turns an API key into tokens. Errors: CREDENTIALS_INVALID."""
     ExchangeToken: _aio.UnaryUnaryMultiCallable[_auth_pb2.ExchangeTokenRequest, _auth_pb2.ExchangeTokenResponse]  # type: ignore[assignment]
     """An application gets tokens for one of its end users, who is made on first use."""
     Refresh: _aio.UnaryUnaryMultiCallable[_auth_pb2.RefreshRequest, _auth_pb2.RefreshResponse]  # type: ignore[assignment]
@@ -89,7 +89,7 @@ class AuthServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _auth_pb2.ExchangeApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_auth_pb2.ExchangeApiKeyResponse, _abc.Awaitable[_auth_pb2.ExchangeApiKeyResponse]]:
-        """Turns an API key into tokens. Errors: CREDENTIALS_INVALID, LOGIN_RATE_LIMITED."""
+        """Turns an API key into tokens. Errors: CREDENTIALS_INVALID."""
 
     @_abc_1.abstractmethod
     def ExchangeToken(
