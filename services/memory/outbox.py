@@ -18,10 +18,10 @@ from services.runtime.deadline import deadline_scope
 from services.runtime.errors import AppError, Reason
 from services.runtime.logs import get_logger
 
-LEASE_S = 15.0
-"""A killed runner's jobs are due again after this long."""
+LEASE_S = 6.0
+"""A killed runner's jobs are due again after this long: well within the ten seconds promised."""
 
-HEARTBEAT_S = 5.0
+HEARTBEAT_S = 2.0
 """A running batch is held on to this often: twice missed is not yet lost."""
 
 POLL_S = 2.0

@@ -13,8 +13,10 @@ import pytest
 import pytest_asyncio
 
 from services.memory.model import MemoryChange, NewConversation
+from services.memory.postgres import turns
 from services.memory.recall import MemoryFilter
 from services.runtime.errors import AppError, Reason
+from services.runtime.postgres import Database
 from tests.support.memory_world import (
     ALICE,
     BOB,
@@ -321,3 +323,26 @@ async def test_memory_list_is_newest_first_filtered_and_paged(world: World) -> N
     found = await world.store.list_memories(ALICE, narrowed, None, 10)
     assert [m.text for m in [*page, *rest]] == ["day 4", "day 3", "day 2", "day 1", "day 0"]
     assert [m.text for m in found] == ["day 3", "day 1"]
+
+
+async def test_memory_a_turn_begun_while_its_conversation_is_deleted_leaves_nothing_behind(
+    database: TestDatabase, world: World
+) -> None:
+    """Else its late reply would bring the deleted conversation back."""
+    await world.say(ALICE, "hello there")
+    app = Database(database.app("memory"), name="test-begin")
+    try:
+        async with app.tenant(ALICE) as conn:
+            begun = await turns.begin(conn, ALICE, begin("r1"))
+            deleting = asyncio.create_task(world.store.delete_conversation(ALICE, "c1", NOW))
+            while not await conn.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                await asyncio.sleep(0.01)
+        assert await deleting == 2
+    finally:
+        await app.close()
+    with pytest.raises(AppError) as late:
+        await world.store.complete_turn(ALICE, complete("r1", begun.epoch))
+    assert reason(late) is Reason.NOT_FOUND
+    with pytest.raises(AppError) as gone:
+        await world.store.get_conversation(ALICE, "c1")
+    assert reason(gone) is Reason.NOT_FOUND

@@ -10,6 +10,7 @@ from services.models.extractive.pick import Candidate
 from services.models.extractive.questions import QuestionType, fits, question_type
 from services.models.extractive.signals import ScoredTurn, Signals
 from services.models.extractive.text import is_question, plain_quotes, sentences, statements, words
+from services.models.extractive.turns import COMPANION, USER
 
 # The share of the question's words that one sentence of both turns must have.
 _SAME_COVERAGE = 0.75
@@ -32,15 +33,17 @@ _FORMER = re.compile(
     r"\bbefore\W*$",
     re.IGNORECASE,
 )
-# "Where do I live" is answered by "I live", not by "my sister lives"; the companion would say "you".
-_PERSON = re.compile(r"\b(i|we|you)\b", re.IGNORECASE)
+# "Where do I live" is answered by "I live", or by the companion's "you live", not by "my sister
+# lives".
+_I = re.compile(r"\b(i|we)\b", re.IGNORECASE)
+_YOU = re.compile(r"\byou\b", re.IGNORECASE)
 _CHANGE = re.compile(
     r"\b(now|no longer|any ?more|changed?|moved|switched|instead|replaced|new|actually|"
     r"from now on|these days|not .{1,30} any more)\b",
     re.IGNORECASE,
 )
 # Words that say which of the statements is wanted, and so need not stand in it.
-_WHICH_ONE = frozenset(words("old previous previously former original first now currently"))
+_WHICH_ONE = frozenset(words("before old previous previously former original first now currently"))
 _HOLDS_NOW = frozenset(
     (QuestionType.WHAT, QuestionType.WHO, QuestionType.WHERE, QuestionType.NUMBER)
 )
@@ -61,11 +64,22 @@ def in_force(signals: Signals, ranked: Sequence[Candidate]) -> tuple[Candidate, 
     former = bool(_FORMER.search(signals.asked))
     if not former and not _asks_how_it_is(signals.asked):
         return top, None
-    same = [top, *(other for other in ranked[1:] if _same_attribute(signals, top, other))]
+    top = _stating(signals, ranked)
+    same = [top, *(o for o in ranked if o is not top and _same_attribute(signals, top, o))]
     ordered = sorted(same, key=_when, reverse=not former)
     chosen = ordered[0]
     others = (other for other in same if _day(other) != _day(chosen))
     return chosen, max(others, key=lambda other: other.score, default=None)
+
+
+def _stating(signals: Signals, ranked: Sequence[Candidate]) -> Candidate:
+    """The best candidate that states the thing itself, if it is nearly as good as the best."""
+    for candidate in ranked:
+        if candidate.score < ranked[0].score - _SCORE_SLACK:
+            break
+        if _in_one_sentence(signals, candidate.scored) >= _SAME_COVERAGE:
+            return candidate
+    return ranked[0]
 
 
 def _when(candidate: Candidate) -> tuple[dt.datetime, int]:
@@ -105,10 +119,19 @@ def _in_one_sentence(signals: Signals, scored: ScoredTurn) -> float:
     """The largest share of the question's words that a single statement of the turn holds."""
     wanted = signals.asked_words - _WHICH_ONE
     stated = [part for part in sentences(scored.turn.text) if not is_question(part)]
-    if _PERSON.search(signals.asked):
-        stated = [part for part in stated if _PERSON.search(plain_quotes(part))]
+    if subject := _subject(signals.asked, scored.speaker):
+        stated = [part for part in stated if subject.search(plain_quotes(part))]
     shares = (signals.weights.share(wanted, words(part)) for part in stated)
     return max(shares, default=0.0)
+
+
+def _subject(asked: str, speaker: str) -> re.Pattern[str] | None:
+    """The word for the asked person in the speaker's mouth, if the question has one."""
+    if _I.search(asked):
+        return _I if speaker == USER else _YOU
+    if _YOU.search(asked):
+        return _I if speaker == COMPANION else _YOU
+    return None
 
 
 def _says_change(top: Candidate, other: Candidate) -> bool:

@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from echomesh.common.v1 import errors_pb2
 from services.runtime.deadline import deadline_scope, remaining_s
-from services.runtime.errors import AppError, Reason
+from services.runtime.errors import AppError, Reason, Violation
 from services.runtime.identity import Identity, acting_as, current_identity
 from services.runtime.status import CODES
 from tests.support.transport import SERVICE, Text, method, registration, serving
@@ -90,6 +90,21 @@ async def test_an_error_keeps_its_reason_in_all_four_kinds(tmp_path: Path) -> No
                         async for response in responses:
                             seen.append(response.value)
                 assert (down.value.reason, seen) == (Reason.NOT_FOUND, ["first"])
+
+
+async def test_however_much_is_wrong_with_a_request_the_reason_arrives(tmp_path: Path) -> None:
+    """gRPC refuses large metadata, and would say RESOURCE_EXHAUSTED instead."""
+
+    async def refuse(request: Any, context: Any) -> Any:
+        wrong = [Violation(f"messages[{i}].text", "must not be empty") for i in range(500)]
+        raise AppError(Reason.INVALID_REQUEST, "the request is not valid", violations=wrong)
+
+    async with serving(tmp_path, registration(Public=refuse)) as wire, wire.raw() as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await method(channel, "Public")(Text())
+    found = details_of(caught.value)
+    assert found["ErrorInfo"].reason == "INVALID_REQUEST"
+    assert found["BadRequest"].field_violations[0].field == "messages[0].text"
 
 
 async def test_an_uncaught_error_is_internal_with_a_trace_id_and_no_inner_text(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import threading
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import pytest
 import echomesh
 from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from echomesh.memory.v1 import memory_pb2, memory_pb2_grpc
+from echomesh.models.v1 import models_pb2
 from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc, routing_pb2, routing_pb2_grpc
 
 
@@ -30,6 +33,10 @@ class FakeMesh(
     unavailable: int = 0
     cut_streams: int = 0
     sign_ins: int = 0
+    hang_sign_ins: bool = False
+    hang_refreshes: int = 0
+    token_life_s: int = 600
+    refreshes: list[tuple[str, str]] = field(default_factory=list)
     tokens_seen: list[str] = field(default_factory=list)
     chat_ids: list[str] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
@@ -44,12 +51,22 @@ class FakeMesh(
 
     def _tokens(self, name: str) -> auth_pb2.Tokens:
         tokens = auth_pb2.Tokens(access_token=f"{name}-{self.sign_ins}", refresh_token="r")
-        tokens.access_expires_at.FromSeconds(int(time.time()) + 600)
+        tokens.access_expires_at.FromSeconds(int(time.time()) + self.token_life_s)
         return tokens
 
     async def ExchangeApiKey(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.sign_ins += 1
+        if self.hang_sign_ins:
+            await asyncio.sleep(30)
         return auth_pb2.ExchangeApiKeyResponse(tokens=self._tokens("key"))
+
+    async def Refresh(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.refreshes.append((request.refresh_token, request.request_id))
+        if self.hang_refreshes:
+            self.hang_refreshes -= 1
+            await asyncio.sleep(30)
+        self.token_life_s = 600
+        return auth_pb2.RefreshResponse(tokens=self._tokens("refreshed"))
 
     async def ExchangeToken(self, request: Any, context: Any) -> Any:  # noqa: N802
         tokens = self._tokens(request.external_user_id)
@@ -69,7 +86,11 @@ class FakeMesh(
         self.chat_ids.append(request.request_id)
         accepted = chat_pb2.Accepted(request_id=request.request_id, assistant_name="Echo")
         yield chat_pb2.ChatResponse(seq=1, accepted=accepted)
-        yield chat_pb2.ChatResponse(seq=2, text=chat_pb2.TextDelta(text="Hel"))
+        if request.text != "tool":
+            yield chat_pb2.ChatResponse(seq=2, text=chat_pb2.TextDelta(text="Hel"))
+        if request.text == "tool":
+            call = models_pb2.ToolCall(id="1", name="pay", arguments_json="{}")
+            yield chat_pb2.ChatResponse(seq=3, tool_call=call)
         if self.cut_streams:
             self.cut_streams -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "replica lost")
@@ -142,6 +163,44 @@ async def test_a_lost_replica_is_survived_with_the_same_request_id(
     assert (text, final.reply_stored) == ("Hello", "stored")
 
 
+async def test_a_tool_call_of_a_lost_attempt_is_void_and_not_made_twice(
+    client: echomesh.Client, mesh: FakeMesh
+) -> None:
+    mesh.cut_streams = 1
+    kinds = [type(frame) async for frame in client.chat("tool")]
+    calls = [i for i, kind in enumerate(kinds) if kind is echomesh.ToolCall]
+    assert len(calls) == 2
+    assert echomesh.Restart in kinds[calls[0] : calls[1]]
+
+
+async def test_a_call_does_not_outlast_its_deadline_behind_another_calls_sign_in(
+    client: echomesh.Client, mesh: FakeMesh
+) -> None:
+    mesh.hang_sign_ins = True
+    patient = asyncio.create_task(client.recall("q"))
+    while not mesh.sign_ins:
+        await asyncio.sleep(0.01)
+    started = time.monotonic()
+    with pytest.raises(echomesh.EchomeshError) as late:
+        await client.reply("hi", timeout_s=0.3)
+    assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert time.monotonic() - started < 2
+    patient.cancel()
+
+
+async def test_a_refresh_without_an_answer_is_repeated_under_its_own_id(mesh: FakeMesh) -> None:
+    """The same refresh token under another id would count as stolen."""
+    mesh.token_life_s = 1
+    mesh.hang_refreshes = 1
+    async with echomesh.Client(mesh.address, api_key="k", timeout_s=0.5) as client:
+        await client.recall("q")
+        with pytest.raises(echomesh.EchomeshError):
+            await client.recall("q")
+        await client.recall("q")
+    assert len(mesh.refreshes) == 2
+    assert len(set(mesh.refreshes)) == 1
+
+
 async def test_leaving_a_chat_early_cancels_it(client: echomesh.Client, mesh: FakeMesh) -> None:
     frames = client.chat("endless")
     async for frame in frames:
@@ -166,6 +225,30 @@ async def test_the_sync_face_works_in_a_running_loop_and_in_threads(mesh: FakeMe
 
     # The fake serves on this very loop, so the blocking client is used from threads.
     assert await asyncio.gather(*(asyncio.to_thread(use) for _ in range(3))) == [("Hello", 4)] * 3
+
+
+def test_ctrl_c_in_a_sync_chat_ends_it_and_stays_a_ctrl_c() -> None:
+    from echomesh._sync import _Loop
+
+    closed: list[bool] = []
+
+    async def frames() -> AsyncIterator[int]:
+        try:
+            yield 1
+            main = threading.main_thread().ident
+            threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGINT)).start()
+            await asyncio.sleep(30)
+        finally:
+            await asyncio.sleep(0.05)
+            closed.append(True)
+
+    loop = _Loop()
+    items = loop.iterate(frames())
+    assert next(items) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(items)
+    loop.stop()
+    assert closed == [True]
 
 
 def test_an_unknown_tier_is_refused_before_anything_is_sent() -> None:
