@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import grpc
@@ -13,6 +14,9 @@ from services.runtime.errors import AppError, Reason, Violation
 
 DOMAIN = "echomesh"
 DETAILS_KEY = "grpc-status-details-bin"
+# Details travel as metadata, of which gRPC refuses more than 8 KiB: the first violations must do.
+MAX_VIOLATION_BYTES = 4096
+_MAX_VIOLATION_CHARS = 256
 _Detail = TypeVar("_Detail", bound=Message)
 _C = grpc.StatusCode
 
@@ -69,16 +73,27 @@ def to_status(error: AppError, trace_id: str) -> tuple[grpc.StatusCode, status_p
         ),
     )
     if error.violations:
-        bad = error_details_pb2.BadRequest()
-        for violation in error.violations:
-            bad.field_violations.add(field=violation.field, description=violation.description)
-        _add(status, bad)
+        _add(status, _bad_request(error.violations))
     if error.retry_after_s is not None:
         delay = Duration()
         delay.FromMilliseconds(round(error.retry_after_s * 1000))
         _add(status, error_details_pb2.RetryInfo(retry_delay=delay))
     _add(status, error_details_pb2.RequestInfo(request_id=trace_id))
     return code, status
+
+
+def _bad_request(violations: Sequence[Violation]) -> error_details_pb2.BadRequest:
+    """As many of the violations, in order, as fit beside the other details."""
+    bad = error_details_pb2.BadRequest()
+    for violation in violations:
+        bad.field_violations.add(
+            field=violation.field[:_MAX_VIOLATION_CHARS],
+            description=violation.description[:_MAX_VIOLATION_CHARS],
+        )
+        if bad.ByteSize() > MAX_VIOLATION_BYTES:
+            del bad.field_violations[-1]
+            break
+    return bad
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, service: str) -> AppError:

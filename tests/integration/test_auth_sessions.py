@@ -256,3 +256,22 @@ async def test_a_token_expires(world: AuthWorld) -> None:
     error = await world.refused("WhoAmI", auth.WhoAmIRequest(), token)
 
     assert error.reason is Reason.TOKEN_EXPIRED
+
+
+async def test_a_key_revoked_while_it_is_exchanged_signs_nobody_in(
+    world: AuthWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its refresh tokens would outlive it."""
+    store, operator = world.parts.store, await world.token()
+    find = store.api_key
+
+    async def find_then_revoke(key_id: str) -> object:
+        found = await find(key_id)
+        monkeypatch.undo()
+        await world.call("RevokeApiKey", admin_pb2.RevokeApiKeyRequest(id=key_id), operator)
+        return found
+
+    monkeypatch.setattr(store, "api_key", find_then_revoke)
+    request = auth_pb2.ExchangeApiKeyRequest(api_key=world.credentials["app_key"])
+    refused = await world.refused("ExchangeApiKey", request)
+    assert refused.reason is Reason.CREDENTIALS_INVALID

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import psutil
 
 from services.cli.files import Credentials, MeshFile, read_credentials, read_mesh
+from services.cli.plan import FORMAT
 
 # Each listener kind has a block of ten ports, and Postgres one more block.
 _PORTS = 50
@@ -98,13 +100,37 @@ def echomesh(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
+class _BuiltModel:
+    """The embedding model that the first mesh of this run built, for the others to start from."""
+
+    folder: Path | None = None
+
+    def give(self, data: Path) -> None:
+        """Put it into a new data folder."""
+        wanted = data / "embeddings" / "models"
+        if self.folder is not None and self.folder.is_dir() and not wanted.exists():
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(self.folder, wanted)
+            # A data folder is known by its format; without it the folder would hold something else.
+            (data / "format").write_text(f"{FORMAT}\n")
+
+    def take(self, data: Path) -> None:
+        """Remember where a running mesh has it."""
+        if self.folder is None:
+            self.folder = data / "embeddings" / "models"
+
+
+_MODEL = _BuiltModel()
+
+
 @contextmanager
 def running_mesh(
     data: Path, *extra: str, env: dict[str, str] | None = None, port_base: int | None = None
 ) -> Iterator[RunningMesh]:
     """Start a mesh, wait until it is up, and stop it at the end."""
     base = port_base or free_port_base()
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _MODEL.give(data)
     log = data.parent / f"{data.name}.up.log"
     command = [sys.executable, "-m", "services.cli", "up", "--data", str(data)]
     with log.open("a") as out:
@@ -119,6 +145,7 @@ def running_mesh(
     mesh = RunningMesh(data, base, process, log)
     try:
         until(lambda: is_up(mesh), START_S, f"the mesh's start ({log})")
+        _MODEL.take(data)
         yield mesh
     finally:
         if process.poll() is None:

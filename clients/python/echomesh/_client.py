@@ -13,7 +13,7 @@ import grpc
 
 from echomesh import _session, _types
 from echomesh._errors import EchomeshError, from_rpc_error
-from echomesh._frames import Final, Frame, Restart, Text, read
+from echomesh._frames import Final, Frame, Restart, Text, ToolCall, read
 from echomesh._session import Attempts, Deadline, TokenSource, Transport
 from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from echomesh.memory.v1 import (
@@ -160,7 +160,7 @@ class Client:
         self, request: chat_pb2.ChatRequest, deadline: Deadline
     ) -> AsyncGenerator[Frame, None]:
         attempts = Attempts(_session.chat_method(), deadline)
-        had_text = False
+        had_output = False
         while True:
             try:
                 attempt = _session.stream(self._transport, self._tokens, request, deadline)
@@ -169,7 +169,7 @@ class Client:
                         frame = read(response)
                         if frame is None:
                             continue
-                        had_text = _has_text(had_text, frame)
+                        had_output = _has_output(had_output, frame)
                         yield frame
                         if isinstance(frame, Final):
                             return
@@ -177,8 +177,8 @@ class Client:
             except grpc.aio.AioRpcError as error:
                 lost = from_rpc_error(error)
             await attempts.after(lost, self._transport, self._tokens)
-            if had_text:
-                had_text = False
+            if had_output:
+                had_output = False
                 yield Restart("reconnected")
 
     async def remember(
@@ -335,6 +335,6 @@ class Client:
         return sign_in
 
 
-def _has_text(before: bool, frame: Frame) -> bool:
-    """Whether the client has text that a new attempt would make void."""
-    return isinstance(frame, Text) or (before and not isinstance(frame, Restart))
+def _has_output(before: bool, frame: Frame) -> bool:
+    """Whether the client has text or tool calls that a new attempt would make void."""
+    return isinstance(frame, Text | ToolCall) or (before and not isinstance(frame, Restart))

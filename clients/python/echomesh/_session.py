@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import random
 import time
@@ -65,6 +66,17 @@ class Deadline:
         return max(0.0, self._ends - time.monotonic())
 
 
+@contextlib.asynccontextmanager
+async def _within(deadline: Deadline) -> AsyncGenerator[None, None]:
+    """Bound waiting for what another call is doing by the deadline of this one."""
+    try:
+        async with asyncio.timeout(deadline.remaining_s()):
+            yield
+    except TimeoutError:
+        late = "the deadline has passed"
+        raise EchomeshError(grpc.StatusCode.DEADLINE_EXCEEDED, late) from None
+
+
 class Transport:
     """Channels to a mesh, found from one address. Shared by the client and its `as_user`s."""
 
@@ -84,7 +96,7 @@ class Transport:
         return stub_class(self._channel(endpoints.get(service, self._address)))
 
     async def _find(self, deadline: Deadline) -> dict[str, str]:
-        async with self._finding:
+        async with _within(deadline), self._finding:
             if self._endpoints is None:
                 stub = routing_pb2_grpc.MeshServiceStub(self._channel(self._address))
                 answer = await stub.GetEndpoints(
@@ -140,13 +152,16 @@ class TokenSource:
         self._transport = transport
         self._sign_in = sign_in
         self._tokens: auth_pb2.Tokens | None = None
+        # Kept until there are new tokens: a refresh token sent again under another id is reuse.
+        self._refresh_id = ""
         self._lock = asyncio.Lock()
 
     async def access_token(self, deadline: Deadline) -> str:
         """A token that is valid for a while yet."""
-        async with self._lock:
+        async with _within(deadline), self._lock:
             if self._tokens is None or self._expiring(self._tokens):
                 self._tokens = await self._renew(deadline)
+                self._refresh_id = ""
             return self._tokens.access_token
 
     def drop(self) -> None:
@@ -168,7 +183,8 @@ class TokenSource:
         return await self._sign_in(deadline)
 
     async def _refresh(self, refresh_token: str, deadline: Deadline) -> auth_pb2.Tokens:
-        request = auth_pb2.RefreshRequest(refresh_token=refresh_token, request_id=str(uuid.uuid4()))
+        self._refresh_id = self._refresh_id or str(uuid.uuid4())
+        request = auth_pb2.RefreshRequest(refresh_token=refresh_token, request_id=self._refresh_id)
         answer = await unary(
             self._transport, None, auth_pb2_grpc.AuthServiceStub, "Refresh", request, deadline
         )

@@ -16,6 +16,8 @@ from echomesh._client import Client
 from echomesh._frames import Final, Frame
 
 _T = TypeVar("_T")
+# How long work that was cancelled gets to unwind: the mesh is told, which needs no answer.
+_UNWIND_S = 2.0
 
 
 class _Loop:
@@ -30,11 +32,21 @@ class _Loop:
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run to the end and return the result; a Ctrl-C here cancels it there."""
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        ended = threading.Event()
+
+        async def whole() -> _T:
+            try:
+                return await work
+            finally:
+                ended.set()
+
+        future = asyncio.run_coroutine_threadsafe(whole(), self._loop)
         try:
             return future.result()
         except BaseException:
             future.cancel()
+            # Until then an iterator that it pulled from is still running and cannot be closed.
+            ended.wait(_UNWIND_S)
             raise
 
     def iterate(self, items: AsyncIterator[_T]) -> Iterator[_T]:
@@ -91,9 +103,11 @@ class SyncClient:
 
     def close(self) -> None:
         """Close the connections and end the thread."""
-        self._loop.run(self._client.close())
-        if self._owns_loop:
-            self._loop.stop()
+        try:
+            self._loop.run(self._client.close())
+        finally:
+            if self._owns_loop:
+                self._loop.stop()
 
     def __enter__(self) -> SyncClient:
         return self

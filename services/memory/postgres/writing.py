@@ -81,6 +81,9 @@ async def delete_conversation(
         raise not_found("conversation")
     if row["deleted_at"] is not None:
         return int(row["deleted_messages"])
+    # Once more: one may have been begun before this held the conversation, and its late reply
+    # would bring the conversation back.
+    await conn.execute(_DELETE_TURNS, *ids)
     found = await conn.fetch(_MEMORIES_OF, *ids)
     await memories.erase(conn, owner, [r["memory_id"] for r in found], now)
     deleted = int((await conn.execute(_DELETE_MESSAGES, *ids)).rpartition(" ")[2])

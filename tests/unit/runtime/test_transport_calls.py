@@ -93,7 +93,7 @@ async def test_an_error_keeps_its_reason_in_all_four_kinds(tmp_path: Path) -> No
 
 
 async def test_however_much_is_wrong_with_a_request_the_reason_arrives(tmp_path: Path) -> None:
-    """gRPC refuses large metadata, and would say RESOURCE_EXHAUSTED instead."""
+    """Large metadata is refused by gRPC, which would say RESOURCE_EXHAUSTED instead."""
 
     async def refuse(request: Any, context: Any) -> Any:
         wrong = [Violation(f"messages[{i}].text", "must not be empty") for i in range(500)]

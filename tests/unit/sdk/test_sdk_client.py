@@ -15,7 +15,12 @@ import pytest
 
 import echomesh
 from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
-from echomesh.memory.v1 import memory_pb2, memory_pb2_grpc
+from echomesh.memory.v1 import (
+    conversation_pb2,
+    conversation_pb2_grpc,
+    memory_pb2,
+    memory_pb2_grpc,
+)
 from echomesh.models.v1 import models_pb2
 from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc, routing_pb2, routing_pb2_grpc
 
@@ -24,6 +29,7 @@ from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc, routing_pb2, routing_pb
 class FakeMesh(
     auth_pb2_grpc.AuthServiceServicer,
     memory_pb2_grpc.MemoryServiceServicer,
+    conversation_pb2_grpc.ConversationServiceServicer,
     chat_pb2_grpc.ChatServiceServicer,
     routing_pb2_grpc.MeshServiceServicer,
 ):
@@ -39,10 +45,16 @@ class FakeMesh(
     refreshes: list[tuple[str, str]] = field(default_factory=list)
     tokens_seen: list[str] = field(default_factory=list)
     chat_ids: list[str] = field(default_factory=list)
+    appended: list[int] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def GetEndpoints(self, request: Any, context: Any) -> Any:  # noqa: N802
-        names = ["auth.v1.AuthService", "memory.v1.MemoryService", "routing.v1.ChatService"]
+        names = [
+            "auth.v1.AuthService",
+            "memory.v1.MemoryService",
+            "memory.v1.ConversationService",
+            "routing.v1.ChatService",
+        ]
         return routing_pb2.GetEndpointsResponse(
             endpoints=[
                 routing_pb2.Endpoint(service=f"echomesh.{n}", address=self.address) for n in names
@@ -82,6 +94,10 @@ class FakeMesh(
         memory = memory_pb2.Memory(id="m", kind=memory_pb2.MEMORY_KIND_FACT, text=request.query)
         return memory_pb2.RecallResponse(hits=[memory_pb2.RecallHit(memory=memory, score=1)])
 
+    async def AppendMessages(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.appended.append(len(request.messages))
+        return conversation_pb2.AppendMessagesResponse(stored=len(request.messages))
+
     async def Chat(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.chat_ids.append(request.request_id)
         accepted = chat_pb2.Accepted(request_id=request.request_id, assistant_name="Echo")
@@ -110,6 +126,7 @@ async def mesh() -> AsyncIterator[FakeMesh]:
     server = grpc.aio.server()
     auth_pb2_grpc.add_AuthServiceServicer_to_server(fake, server)
     memory_pb2_grpc.add_MemoryServiceServicer_to_server(fake, server)
+    conversation_pb2_grpc.add_ConversationServiceServicer_to_server(fake, server)
     chat_pb2_grpc.add_ChatServiceServicer_to_server(fake, server)
     routing_pb2_grpc.add_MeshServiceServicer_to_server(fake, server)
     fake.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
@@ -199,6 +216,17 @@ async def test_a_refresh_without_an_answer_is_repeated_under_its_own_id(mesh: Fa
         await client.recall("q")
     assert len(mesh.refreshes) == 2
     assert len(set(mesh.refreshes)) == 1
+
+
+async def test_an_import_of_any_size_is_sent_in_parts_that_a_service_takes(
+    client: echomesh.Client, mesh: FakeMesh
+) -> None:
+    long = [echomesh.NewMessage("user", "x" * 32_000) for _ in range(200)]
+    short = [echomesh.NewMessage("user", "x") for _ in range(600)]
+    assert await client.import_messages("c", [*long, *short]) == (800, 0)
+    assert sum(mesh.appended) == 800
+    assert len(mesh.appended) > 2
+    assert max(mesh.appended) <= 500
 
 
 async def test_leaving_a_chat_early_cancels_it(client: echomesh.Client, mesh: FakeMesh) -> None:

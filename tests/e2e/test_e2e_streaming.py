@@ -1,0 +1,138 @@
+"""Long replies from a language model: cut off, cancelled, and carried through a restart."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+import echomesh
+from echomesh import Client
+from tests.support.mesh import RunningMesh, running_mesh
+from tests.support.openai_double import Answer, OpenAIDouble, delta, openai_double, reply
+
+WAIT_S = 30
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+ENDLESS = Answer([delta("Once"), delta(" upon")], hold=True)
+
+
+@dataclass
+class World:
+    """A mesh whose language model is a double that follows a script."""
+
+    mesh: RunningMesh
+    double: OpenAIDouble
+    client: Client
+
+
+@asynccontextmanager
+async def mesh_with_model(data: Path) -> AsyncIterator[World]:
+    """Start and stop in a thread, since the double lives on this very loop."""
+    async with openai_double() as double:
+        env = {"ECHOMESH_MODELS_UPSTREAMS": json.dumps([{"url": double.url}])}
+        running = running_mesh(data, env=env)
+        mesh = await asyncio.to_thread(running.__enter__)
+        try:
+            key = mesh.credentials.api_key
+            async with Client(mesh.file.address, api_key=key) as client:
+                world = World(mesh, double, client)
+                await model_found(world)
+                yield world
+        finally:
+            await asyncio.to_thread(running.__exit__, None, None, None)
+
+
+async def model_found(world: World) -> None:
+    """Wait until a reply comes from the model: it is found by a probe, without a restart."""
+    async with asyncio.timeout(WAIT_S):
+        while True:
+            _, final = await world.client.reply("Hello?", store=False)
+            if final.model != "extractive":
+                return
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    async with mesh_with_model(tmp_path_factory.mktemp("streaming") / "data") as made:
+        yield made
+
+
+async def test_a_chat_survives_kill_9_of_routing_in_the_middle_and_is_stored_once(
+    world: World,
+) -> None:
+    user = world.client.as_user("survivor")
+    world.double.answers[:] = [ENDLESS, reply("A whole", " story.")]
+    frames: list[echomesh.Frame] = []
+    async for frame in user.chat("Tell me a long story about the sea.", conversation_id="c"):
+        if isinstance(frame, echomesh.Text) and not any(
+            isinstance(f, echomesh.Text) for f in frames
+        ):
+            world.mesh.service("routing").kill()
+        frames.append(frame)
+    last_restart = max(i for i, f in enumerate(frames) if isinstance(f, echomesh.Restart))
+    text = "".join(f.text for f in frames[last_restart:] if isinstance(f, echomesh.Text))
+    assert text == "A whole story."
+    assert isinstance(frames[-1], echomesh.Final)
+    assert frames[-1].reply_stored == "stored"
+    assert [m.role async for m in user.messages("c")] == ["user", "assistant"]
+
+
+async def test_leaving_a_reply_early_stops_the_model_and_keeps_the_text_so_far(
+    world: World,
+) -> None:
+    user = world.client.as_user("leaver")
+    world.double.answers[:] = [ENDLESS]
+    world.double.hung_up.clear()
+    frames = user.chat("Tell me a story that never ends.", conversation_id="c")
+    async for frame in frames:
+        if isinstance(frame, echomesh.Text):
+            break
+    await frames.aclose()  # type: ignore[attr-defined]
+    await asyncio.wait_for(world.double.hung_up.wait(), WAIT_S)
+    async with asyncio.timeout(WAIT_S):
+        while len(stored := [m async for m in user.messages("c")]) < 2:
+            await asyncio.sleep(0.05)
+    assert stored[1].text.startswith("Once")
+
+
+async def test_a_detached_reply_is_finished_and_stored_although_the_client_left(
+    world: World,
+) -> None:
+    user = world.client.as_user("detached")
+    world.double.answers[:] = [reply(*(f"word{i} " for i in range(40)))]
+    frames = user.chat("Write me forty words about rain.", conversation_id="c", detach=True)
+    async for frame in frames:
+        if isinstance(frame, echomesh.Accepted):
+            break
+    await frames.aclose()  # type: ignore[attr-defined]
+    async with asyncio.timeout(WAIT_S):
+        while len(stored := [m async for m in user.messages("c")]) < 2:
+            await asyncio.sleep(0.05)
+    assert stored[1].text.split() == [f"word{i}" for i in range(40)]
+
+
+async def test_a_model_that_breaks_off_is_never_a_silent_cut(world: World) -> None:
+    """The text begins again with another target, or the reply says that it failed."""
+    user = world.client.as_user("cut")
+    world.double.answers[:] = [Answer([delta("Half a th")], cut=True)]
+    frames = [f async for f in user.chat("Tell me a story about a fox.", conversation_id="c")]
+    final = frames[-1]
+    assert isinstance(final, echomesh.Final)
+    restarted = any(isinstance(f, echomesh.Restart | echomesh.Resume) for f in frames)
+    assert restarted or final.finish_reason == "error"
+
+
+async def test_what_the_user_told_is_in_the_models_prompt(world: World) -> None:
+    user = world.client.as_user("prompted")
+    await user.remember("I play the cello on Thursdays.")
+    world.double.answers[:] = [reply("The cello.")]
+    world.double.requests.clear()
+    await user.reply("Which instrument do I play?", conversation_id="c")
+    prompt = json.dumps(world.double.requests[-1]["messages"])
+    assert "cello on Thursdays" in prompt
