@@ -160,6 +160,15 @@ class PostgresTransaction:
         )
         return to_api_key(row) if row else None
 
+    async def hold_api_key(self, key_id: str) -> bool:
+        """Lock a key against being revoked, unless it is already."""
+        row = await self._row(
+            "select true from auth.api_keys "
+            "where tenant_id = $1 and id = $2 and revoked_at is null for share",
+            key_id,
+        )
+        return row is not None
+
     async def add_family(self, family: Family, first: RefreshToken) -> None:
         """Insert a family with its first token."""
         await self._execute(

@@ -167,6 +167,9 @@ class Sessions:
         )
         text, token = self._new_token(family, None, now)
         async with self._store.tenant(user.tenant_id) as tx:
+            # A key that is revoked meanwhile must not leave a sign-in behind.
+            if api_key_id is not None and not await tx.hold_api_key(api_key_id):
+                raise _invalid()
             await tx.add_family(family, token)
         return await self._complete(_Grant(user, text, token.expires_at))
 

@@ -81,6 +81,10 @@ class TenantTransaction(Protocol):
         """Return a key by id."""
         ...
 
+    async def hold_api_key(self, key_id: str) -> bool:
+        """Return whether a key is in force; it stays so until the transaction ends."""
+        ...
+
     async def add_family(self, family: Family, first: RefreshToken) -> None:
         """Insert a family with its first token."""
         ...

@@ -268,10 +268,10 @@ async def test_a_key_revoked_while_it_is_exchanged_signs_nobody_in(
     async def find_then_revoke(key_id: str) -> object:
         found = await find(key_id)
         monkeypatch.undo()
-        await world.call("RevokeApiKey", admin_pb2.RevokeApiKeyRequest(id=key_id), operator)
+        await world.call("RevokeApiKey", admin.RevokeApiKeyRequest(id=key_id), operator)
         return found
 
     monkeypatch.setattr(store, "api_key", find_then_revoke)
-    request = auth_pb2.ExchangeApiKeyRequest(api_key=world.credentials["app_key"])
+    request = auth.ExchangeApiKeyRequest(api_key=world.credentials["app_key"])
     refused = await world.refused("ExchangeApiKey", request)
     assert refused.reason is Reason.CREDENTIALS_INVALID

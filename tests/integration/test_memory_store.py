@@ -325,14 +325,6 @@ async def test_memory_list_is_newest_first_filtered_and_paged(world: World) -> N
     assert [m.text for m in found] == ["day 3", "day 1"]
 
 
-async def test_memory_a_request_id_twice_in_one_batch_is_one_memory(world: World) -> None:
-    one, again = await world.store.remember(ALICE, [fact("x", "r1"), fact("x", "r1")])
-    assert one == again
-    with pytest.raises(AppError) as other:
-        await world.store.remember(ALICE, [fact("y", "r2"), fact("z", "r2")])
-    assert reason(other) is Reason.REQUEST_ID_REUSED
-
-
 async def test_memory_a_turn_begun_while_its_conversation_is_deleted_leaves_nothing_behind(
     database: TestDatabase, world: World
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
@@ -27,6 +27,9 @@ from echomesh.routing.v1 import chat_pb2, routing_pb2, routing_pb2_grpc
 
 _CALL_TIMEOUT_S = 10.0
 _CHAT_TIMEOUT_S = 60.0
+# One call takes at most 500 messages and 4 MiB; half of that is stored well within its time.
+_PART_MESSAGES = 500
+_PART_BYTES = 2 * 2**20
 _TIERS = {
     "": chat_pb2.TIER_UNSPECIFIED,
     "instant": chat_pb2.TIER_INSTANT,
@@ -257,13 +260,19 @@ class Client:
     async def import_messages(
         self, conversation_id: str, messages: Sequence[_types.NewMessage]
     ) -> tuple[int, int]:
-        """Store earlier messages, at most 500 a call; returns (stored, duplicates)."""
-        request = conversation_pb2.AppendMessagesRequest(
-            conversation_id=conversation_id,
-            messages=[_types.new_message(m) for m in messages],
-        )
-        answer = await self._conversation("AppendMessages", request)
-        return answer.stored, answer.duplicates
+        """Store earlier messages; returns (stored, duplicates).
+
+        Many or long ones are sent in several calls, each of which is stored whole or not at all.
+        """
+        stored = duplicates = 0
+        for part in _parts([_types.new_message(m) for m in messages]):
+            request = conversation_pb2.AppendMessagesRequest(
+                conversation_id=conversation_id, messages=part
+            )
+            answer = await self._conversation("AppendMessages", request)
+            stored += answer.stored
+            duplicates += answer.duplicates
+        return stored, duplicates
 
     async def conversations(self, *, page_size: int = 50) -> AsyncIterator[_types.Conversation]:
         """All conversations, newest first."""
@@ -333,6 +342,23 @@ class Client:
             return answer.tokens  # type: ignore[no-any-return]
 
         return sign_in
+
+
+def _parts(
+    messages: Sequence[conversation_pb2.NewMessage],
+) -> Iterator[list[conversation_pb2.NewMessage]]:
+    """Split messages, in order, into what one call may carry."""
+    part: list[conversation_pb2.NewMessage] = []
+    size_bytes = 0
+    for message in messages:
+        message_bytes = message.ByteSize()
+        if len(part) == _PART_MESSAGES or (part and size_bytes + message_bytes > _PART_BYTES):
+            yield part
+            part, size_bytes = [], 0
+        part.append(message)
+        size_bytes += message_bytes
+    if part:
+        yield part
 
 
 def _has_output(before: bool, frame: Frame) -> bool:
