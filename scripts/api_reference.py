@@ -26,7 +26,7 @@ def main() -> None:
     buf = Path(sys.executable).with_name("buf")
     image = subprocess.run(
         [str(buf), "build", "-o", "-#format=binpb"], cwd=ROOT, check=True, capture_output=True
-    )  # noqa: E501 - fixed arguments
+    )
     files = descriptor_pb2.FileDescriptorSet.FromString(image.stdout)
     print("# API reference\n\nGenerated from `protos/` by `make proto`; do not edit.")
     for file in files.file:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+import asyncpg
+
 from services.memory.postgres.outbox import CHANNEL
 from services.runtime.errors import AppError
 from services.runtime.postgres import connect_direct
@@ -19,7 +21,7 @@ async def listen(dsn: str, wake: Callable[[], None]) -> None:
     while True:
         try:
             await _until_closed(dsn, wake)
-        except AppError:
+        except (AppError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             await asyncio.sleep(RECONNECT_S)
 
 

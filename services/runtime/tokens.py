@@ -67,7 +67,7 @@ class KeySet:
         return self._keys.get(key_id)
 
     async def refresh(self) -> None:
-        """Ask auth for its keys; failing that, read the file again."""
+        """Ask auth for its keys; failing that, add what the file holds to those known."""
         async with self._lock:
             if self._clock.monotonic() - self._last_try < _MIN_REFRESH_S:
                 return
@@ -80,7 +80,10 @@ class KeySet:
                 self._take(text)
             except (AppError, ValueError) as error:
                 get_logger().warning("jwks_refresh_failed", error=type(error).__name__)
+                # The file may be the older one: on a full disk it could not be written.
+                known = self._keys
                 self._load()
+                self._keys = self._keys | known
                 return
             self._save(text)
 

@@ -193,6 +193,24 @@ async def test_memory_newest_runner_of_a_turn_wins_and_the_older_one_is_refused(
     assert len(await world.store.list_messages(ALICE, "c1", None, 10, False)) == 2
 
 
+@pytest.mark.parametrize("partial", ["half a rep", ""])
+async def test_memory_a_cut_off_reply_is_replaced_in_its_place_when_the_turn_is_run_again(
+    world: World, partial: str
+) -> None:
+    """A client whose connection broke asks again: it gets a whole reply, stored once."""
+    first = await world.store.begin_turn(ALICE, begin("t1"))
+    cut_off = replace(complete("t1", first.epoch, partial), finish_reason="cancelled")
+    kept = await world.store.complete_turn(ALICE, cut_off)
+    again = await world.store.begin_turn(ALICE, begin("t1"))
+    assert (again.reply, again.epoch) == (None, 2)
+    whole = await world.store.complete_turn(ALICE, complete("t1", again.epoch, "a whole reply"))
+    replayed = await world.store.begin_turn(ALICE, begin("t1"))
+    assert (whole.message_id, whole.seq) == (kept.message_id, kept.seq)
+    assert (whole.text, whole.finish_reason) == ("a whole reply", "stop")
+    assert replayed.reply == whole
+    assert (await world.store.get_memory(ALICE, whole.message_id)).text == "a whole reply"
+
+
 async def test_memory_twin_begins_at_once_store_one_message(world: World) -> None:
     begun = await asyncio.gather(*(world.store.begin_turn(ALICE, begin("t1")) for _ in range(5)))
     assert sorted(b.epoch for b in begun) == [1, 2, 3, 4, 5]

@@ -154,6 +154,7 @@ class TokenSource:
         self._tokens: auth_pb2.Tokens | None = None
         # Kept until there are new tokens: a refresh token sent again under another id is reuse.
         self._refresh_id = ""
+        self._renewed_at = 0.0
         self._lock = asyncio.Lock()
 
     async def access_token(self, deadline: Deadline) -> str:
@@ -162,11 +163,15 @@ class TokenSource:
             if self._tokens is None or self._expiring(self._tokens):
                 self._tokens = await self._renew(deadline)
                 self._refresh_id = ""
+                self._renewed_at = time.monotonic()
             return self._tokens.access_token
 
-    def drop(self) -> None:
-        """Do not use the access token again: the mesh refused it."""
-        if self._tokens is not None:
+    def drop(self, sent_after: float) -> None:
+        """Do not use the access token again: the mesh refused it in a call begun at that time.
+
+        One that is newer than the call was not refused; the time is that of `time.monotonic`.
+        """
+        if self._tokens is not None and self._renewed_at <= sent_after:
             self._tokens.access_expires_at.seconds = 0
 
     @staticmethod
@@ -234,6 +239,7 @@ class Attempts:
         self._deadline = deadline
         self._made = 0
         self._renewed = False
+        self._began = time.monotonic()
 
     async def after(
         self, error: EchomeshError, transport: Transport, tokens: TokenSource | None
@@ -241,7 +247,7 @@ class Attempts:
         """Return to try again; raise the error to give up."""
         if error.reason == "TOKEN_EXPIRED" and tokens is not None and not self._renewed:
             self._renewed = True
-            tokens.drop()
+            tokens.drop(self._began)
             return
         if error.reason or error.code is not grpc.StatusCode.UNAVAILABLE:
             # An error without a reason is the connection's: a service may be starting again,
@@ -253,6 +259,7 @@ class Attempts:
         if error.code is grpc.StatusCode.UNAVAILABLE:
             transport.forget_endpoints()
         await asyncio.sleep(wait_s)
+        self._began = time.monotonic()
 
     def _wait_s(self, error: EchomeshError) -> float | None:
         if error.retry_after is not None:

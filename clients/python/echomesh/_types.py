@@ -133,12 +133,19 @@ def new_message(m: NewMessage) -> conversation_pb2.NewMessage:
     )
 
 
+def _kind(kind: memory_pb2.MemoryKind) -> str:
+    """Read a kind; one that is newer than this client keeps its number."""
+    if kind not in memory_pb2.MemoryKind.values():
+        return str(kind)
+    return memory_pb2.MemoryKind.Name(kind).removeprefix("MEMORY_KIND_").lower()
+
+
 def memory(m: memory_pb2.Memory) -> Memory:
     """Read a memory."""
     return Memory(
         id=m.id,
         version=m.version,
-        kind=memory_pb2.MemoryKind.Name(m.kind).removeprefix("MEMORY_KIND_").lower(),
+        kind=_kind(m.kind),
         text=m.text,
         speaker=m.speaker,
         time=m.time.ToDatetime(UTC),

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from services.memory import turns
-from services.memory.ids import turn_message_id, turn_reply_id
-from services.memory.model import BeginTurn, BegunTurn, CompleteTurn, Message, NewMessage, Owner
-from services.memory.postgres import memories, messages
+from services.memory.ids import body_hash, turn_message_id, turn_reply_id
+from services.memory.model import (
+    BeginTurn,
+    BegunTurn,
+    CompleteTurn,
+    MemoryChange,
+    Message,
+    NewMessage,
+    Owner,
+)
+from services.memory.postgres import memories, messages, rows
 from services.memory.remember import episode
 from services.runtime.errors import not_found
 from services.runtime.postgres import Connection
@@ -16,11 +25,17 @@ _START = """
 INSERT INTO memory.turns (tenant_id, user_id, request_id, conversation_id, body_sha256, message_id)
 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING epoch"""
 _LOCK = """
-SELECT conversation_id, body_sha256, message_id, epoch, reply_id FROM memory.turns
-WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3 FOR UPDATE"""
+SELECT t.conversation_id, t.body_sha256, t.message_id, t.epoch, t.reply_id,
+  coalesce(m.finish_reason, '') AS finish_reason
+FROM memory.turns t LEFT JOIN memory.messages m
+  ON m.tenant_id = t.tenant_id AND m.user_id = t.user_id AND m.message_id = t.reply_id
+WHERE t.tenant_id = $1 AND t.user_id = $2 AND t.request_id = $3 FOR UPDATE OF t"""
 _TAKE_OVER = """
 UPDATE memory.turns SET epoch = epoch + 1
 WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3 RETURNING epoch"""
+_REPLACE = """
+UPDATE memory.messages SET text = $4, said_at = $5, finish_reason = $6, model = $7, metadata = $8
+WHERE tenant_id = $1 AND user_id = $2 AND message_id = $3"""
 _FINISH = """
 UPDATE memory.turns SET reply_id = $4
 WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3"""
@@ -60,11 +75,36 @@ async def complete(conn: Connection, owner: Owner, new: CompleteTurn) -> Message
     turn = await _locked(conn, owner, new.request_id)
     if turn is None:
         raise not_found("turn")
-    if turns.complete(turn, new.epoch) is turns.Complete.REPEAT and turn.reply_id is not None:
-        return await messages.get_message(conn, owner, turn.reply_id)
+    decision = turns.complete(turn, new.epoch)
+    if turn.reply_id is not None:
+        cut_off = await messages.get_message(conn, owner, turn.reply_id)
+        if decision is turns.Complete.REPEAT:
+            return cut_off
+        return await _replace(conn, owner, turn.conversation_id, cut_off, new)
     reply = await _store(conn, owner, turn.conversation_id, _reply_of(new, turn.message_id))
     await conn.execute(_FINISH, owner.tenant_id, owner.user_id, new.request_id, reply.message_id)
     return reply
+
+
+async def _replace(
+    conn: Connection, owner: Owner, conversation_id: str, cut_off: Message, new: CompleteTurn
+) -> Message:
+    """Put the reply in the place of one that was cut off; its memory follows."""
+    await conn.execute(
+        _REPLACE, owner.tenant_id, owner.user_id, cut_off.message_id, new.text, new.now,
+        new.finish_reason, new.model, rows.to_json(new.metadata),
+    )  # fmt: skip
+    if cut_off.text and new.text:
+        request_id = f"{turn_reply_id(new.request_id)}:{new.epoch}"
+        digest = body_hash({"text": new.text})
+        change = MemoryChange(
+            request_id, digest, cut_off.message_id, 0, new.now, text=new.text, said_at=new.now
+        )
+        await memories.update(conn, owner, change)
+    elif new.text:
+        whole = replace(_reply_of(new, cut_off.message_id), message_id=cut_off.message_id)
+        await memories.insert(conn, owner, [episode(whole, conversation_id, cut_off.seq)])
+    return await messages.get_message(conn, owner, cut_off.message_id)
 
 
 async def _locked(conn: Connection, owner: Owner, request_id: str) -> turns.TurnState | None:

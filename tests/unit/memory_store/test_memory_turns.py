@@ -12,9 +12,9 @@ from services.memory.turns import Begin, Complete, TurnState, begin_again, compl
 from services.runtime.errors import AppError, Reason
 
 
-def turn(epoch: int = 1, *, finished: bool = False) -> TurnState:
+def turn(epoch: int = 1, *, finished: bool = False, finish_reason: str = "stop") -> TurnState:
     reply = uuid.uuid4() if finished else None
-    return TurnState("c1", b"body", uuid.uuid4(), epoch, reply)
+    return TurnState("c1", b"body", uuid.uuid4(), epoch, reply, finish_reason)
 
 
 def test_memory_finished_turn_is_replayed_and_an_unfinished_one_taken_over() -> None:
@@ -39,3 +39,10 @@ def test_memory_only_the_newest_runner_completes(epoch: int, writer: int, finish
         complete(state, writer)
     assert caught.value.reason == Reason.TURN_SUPERSEDED
     assert str(epoch) == caught.value.metadata["epoch"]
+
+
+@pytest.mark.parametrize("reason", ["cancelled", "deadline", "error"])
+def test_memory_a_reply_that_was_cut_off_is_no_end_of_its_turn(reason: str) -> None:
+    cut_off = turn(finished=True, finish_reason=reason)
+    assert Begin.TAKE_OVER is begin_again(cut_off, b"body")
+    assert Complete.REPLACE is complete(cut_off, 1)

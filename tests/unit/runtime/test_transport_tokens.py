@@ -131,6 +131,29 @@ async def test_a_new_signing_key_is_fetched_kept_on_disk_and_works_while_auth_is
     assert (await later.validate(token(OTHER, kid="k2"))).user_id == "alice"
 
 
+async def test_keys_that_could_not_be_saved_are_kept_while_auth_is_away(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """On a full disk the file is older than what is known."""
+    answers = [jwks(k1=KEY, k2=OTHER)]
+
+    async def fetch() -> str:
+        if not answers:
+            raise AppError(Reason.DEPENDENCY_UNAVAILABLE, "auth is away")
+        return answers.pop()
+
+    path = tmp_path / "jwks.json"
+    path.write_text(jwks(k1=KEY))
+    keys = KeySet(path, fetch, clock)
+    await keys.refresh()
+    path.write_text(jwks(k1=KEY))
+    clock.advance(30)
+    await keys.refresh()
+    validator = TokenValidator(keys, clock)
+    assert (await validator.validate(token(OTHER, kid="k2"))).user_id == "alice"
+    assert (await validator.validate(token())).user_id == "alice"
+
+
 async def test_without_any_key_auth_is_away_and_the_token_is_not_blamed(
     tmp_path: Path, clock: FakeClock
 ) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2, status_pb2
 
 import echomesh
 from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
@@ -41,6 +42,7 @@ class FakeMesh(
     sign_ins: int = 0
     hang_sign_ins: bool = False
     hang_refreshes: int = 0
+    expired: str = ""
     token_life_s: int = 600
     refreshes: list[tuple[str, str]] = field(default_factory=list)
     tokens_seen: list[str] = field(default_factory=list)
@@ -86,6 +88,14 @@ class FakeMesh(
 
     async def Recall(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.tokens_seen.append(dict(context.invocation_metadata())["authorization"])
+        if self.tokens_seen[-1] == self.expired:
+            # The more, the later: the first are back with a new token before the last is refused.
+            await asyncio.sleep(0.02 * len(self.tokens_seen))
+            info = error_details_pb2.ErrorInfo(reason="TOKEN_EXPIRED", domain="echomesh")
+            status = status_pb2.Status(code=16)
+            status.details.add().Pack(info)
+            details = (("grpc-status-details-bin", status.SerializeToString()),)
+            await context.abort(grpc.StatusCode.UNAUTHENTICATED, "", details)
         if self.unavailable:
             self.unavailable -= 1
             await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
@@ -287,6 +297,23 @@ def test_an_unknown_tier_is_refused_before_anything_is_sent() -> None:
                 pass
 
     asyncio.run(use())
+
+
+def test_a_kind_of_memory_newer_than_the_client_is_read_all_the_same() -> None:
+    from echomesh import _types
+
+    newer = memory_pb2.Memory(id="m", text="t")
+    newer.kind = 99  # type: ignore[assignment]
+    assert (_types.memory(newer).text, _types.memory(newer).kind) == ("t", "99")
+
+
+async def test_a_fresh_token_is_not_dropped_for_an_older_one_that_was_refused(
+    client: echomesh.Client, mesh: FakeMesh
+) -> None:
+    """Many calls may be refused with one expired token; one renewal is enough for all."""
+    mesh.expired = "Bearer key-1"
+    await asyncio.gather(*(client.recall(f"q{i}") for i in range(8)))
+    assert len(mesh.refreshes) == 1
 
 
 @pytest.mark.parametrize(
