@@ -42,7 +42,14 @@ AWAY = frozenset(
     }
 )
 # Of those, the ones that say that nothing was written.
-_SURELY_NOT_STORED = frozenset({Reason.OVERLOADED, Reason.DRAINING, Reason.STORAGE_FULL})
+_SURELY_NOT_STORED = frozenset(
+    {
+        Reason.OVERLOADED,
+        Reason.DRAINING,
+        Reason.STORAGE_FULL,
+        Reason.NOT_FOUND,  # the conversation was deleted, and the turn with it
+    }
+)
 # Metadata that the transport adds when a request never left this process.
 NOT_SENT = "not_sent"
 

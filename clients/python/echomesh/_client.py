@@ -166,7 +166,9 @@ class Client:
         had_output = False
         while True:
             try:
-                attempt = _session.stream(self._transport, self._tokens, request, deadline)
+                attempt = _session.stream(
+                    self._transport, self._tokens, request, deadline, attempts
+                )
                 async with aclosing(attempt) as responses:
                     async for response in responses:
                         frame = read(response)

@@ -154,7 +154,6 @@ class TokenSource:
         self._tokens: auth_pb2.Tokens | None = None
         # Kept until there are new tokens: a refresh token sent again under another id is reuse.
         self._refresh_id = ""
-        self._renewed_at = 0.0
         self._lock = asyncio.Lock()
 
     async def access_token(self, deadline: Deadline) -> str:
@@ -163,15 +162,11 @@ class TokenSource:
             if self._tokens is None or self._expiring(self._tokens):
                 self._tokens = await self._renew(deadline)
                 self._refresh_id = ""
-                self._renewed_at = time.monotonic()
             return self._tokens.access_token
 
-    def drop(self, sent_after: float) -> None:
-        """Do not use the access token again: the mesh refused it in a call begun at that time.
-
-        One that is newer than the call was not refused; the time is that of `time.monotonic`.
-        """
-        if self._tokens is not None and self._renewed_at <= sent_after:
+    def drop(self, access_token: str) -> None:
+        """Do not use this access token again: the mesh refused it. A newer one stays."""
+        if self._tokens is not None and self._tokens.access_token == access_token:
             self._tokens.access_expires_at.seconds = 0
 
     @staticmethod
@@ -214,19 +209,12 @@ async def unary(
         while True:
             try:
                 stub = await transport.stub(stub_class, deadline)
-                metadata = [*context, *await authorization(tokens, deadline)]
+                metadata = [*context, *await attempts.authorization(tokens, deadline)]
                 return await getattr(stub, method)(
                     request, timeout=deadline.remaining_s(), metadata=metadata
                 )
             except grpc.aio.AioRpcError as error:
                 await attempts.after(from_rpc_error(error), transport, tokens)
-
-
-async def authorization(tokens: TokenSource | None, deadline: Deadline) -> list[tuple[str, str]]:
-    """The metadata that says who calls."""
-    if tokens is None:
-        return []
-    return [("authorization", f"Bearer {await tokens.access_token(deadline)}")]
 
 
 class Attempts:
@@ -239,7 +227,16 @@ class Attempts:
         self._deadline = deadline
         self._made = 0
         self._renewed = False
-        self._began = time.monotonic()
+        self._token = ""
+
+    async def authorization(
+        self, tokens: TokenSource | None, deadline: Deadline
+    ) -> list[tuple[str, str]]:
+        """The metadata that says who calls."""
+        if tokens is None:
+            return []
+        self._token = await tokens.access_token(deadline)
+        return [("authorization", f"Bearer {self._token}")]
 
     async def after(
         self, error: EchomeshError, transport: Transport, tokens: TokenSource | None
@@ -247,7 +244,7 @@ class Attempts:
         """Return to try again; raise the error to give up."""
         if error.reason == "TOKEN_EXPIRED" and tokens is not None and not self._renewed:
             self._renewed = True
-            tokens.drop(self._began)
+            tokens.drop(self._token)
             return
         if error.reason or error.code is not grpc.StatusCode.UNAVAILABLE:
             # An error without a reason is the connection's: a service may be starting again,
@@ -259,7 +256,6 @@ class Attempts:
         if error.code is grpc.StatusCode.UNAVAILABLE:
             transport.forget_endpoints()
         await asyncio.sleep(wait_s)
-        self._began = time.monotonic()
 
     def _wait_s(self, error: EchomeshError) -> float | None:
         if error.retry_after is not None:
@@ -276,11 +272,12 @@ async def stream(
     tokens: TokenSource,
     request: chat_pb2.ChatRequest,
     deadline: Deadline,
+    attempts: Attempts,
 ) -> AsyncGenerator[chat_pb2.ChatResponse, None]:
     """One attempt at Chat. Leaving the iteration early cancels the call."""
     stub = await transport.stub(chat_pb2_grpc.ChatServiceStub, deadline)
     with _trace.client_span("echomesh.routing.v1.ChatService/Chat") as context:
-        metadata = [*context, *await authorization(tokens, deadline)]
+        metadata = [*context, *await attempts.authorization(tokens, deadline)]
         call = stub.Chat(request, timeout=deadline.remaining_s(), metadata=metadata)
         try:
             async for response in call:

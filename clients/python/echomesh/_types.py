@@ -133,7 +133,7 @@ def new_message(m: NewMessage) -> conversation_pb2.NewMessage:
     )
 
 
-def _kind(kind: memory_pb2.MemoryKind) -> str:
+def _kind(kind: memory_pb2.MemoryKind.ValueType) -> str:
     """Read a kind; one that is newer than this client keeps its number."""
     if kind not in memory_pb2.MemoryKind.values():
         return str(kind)

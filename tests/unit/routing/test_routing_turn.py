@@ -188,8 +188,10 @@ def test_a_failed_write_is_called_not_stored_only_when_that_is_sure() -> None:
     lost = AppError(Reason.DEPENDENCY_UNAVAILABLE, "lost")
     never_left = AppError(Reason.DEPENDENCY_UNAVAILABLE, "", metadata={NOT_SENT: "true"})
     full = AppError(Reason.STORAGE_FULL, "full")
-    assert [result_of(error) for error in (lost, never_left, full)] == [
+    deleted = AppError(Reason.NOT_FOUND, "no such turn")
+    assert [result_of(error) for error in (lost, never_left, full, deleted)] == [
         StoreResult.UNKNOWN,
+        StoreResult.NOT_STORED,
         StoreResult.NOT_STORED,
         StoreResult.NOT_STORED,
     ]
