@@ -77,7 +77,12 @@ class OpenAIBackend:
     async def keep_probing(self) -> None:
         """Looks for ever; sooner when a call has just failed."""
         while True:
-            await self.probe()
+            try:
+                await self.probe()
+            except Exception:
+                # A server's oddity that nobody foresaw must not end the looking.
+                get_logger().exception("upstream_probe_failed")
+                self._turn(State.AWAY, "its answer is not understood")
             period_s = PROBE_READY_S if self._state is State.READY else PROBE_AWAY_S
             self._look.clear()
             try:

@@ -165,10 +165,11 @@ class Reader:
         if not isinstance(content, str):
             raise Nonsense("its reply's content is no text")
         self._grow(content)
-        return Text(content) if content else None
+        return Text(_whole(content)) if content else None
 
     def _take_reason(self, reason: Any) -> None:
-        if reason is not None:
+        # Some servers say "" and not null until the last piece.
+        if reason:
             self.finished = True
             self._reason = _FINISH.get(str(reason), FinishReason.STOP)
 
@@ -189,11 +190,13 @@ class Reader:
         partial.id = str(call.get("id") or partial.id)
         partial.name = str(function.get("name") or partial.name)
         arguments = function.get("arguments") or ""
-        partial.arguments += arguments if isinstance(arguments, str) else json.dumps(arguments)
+        partial.arguments += _whole(
+            arguments if isinstance(arguments, str) else json.dumps(arguments)
+        )
         self._grow(partial.name + str(arguments))
 
     def _grow(self, text: str) -> None:
-        self._text_bytes += len(text.encode())
+        self._text_bytes += len(text.encode("utf-8", "surrogatepass"))
         if self._text_bytes > MAX_REPLY_BYTES:
             raise Nonsense("its reply does not end")
 
@@ -237,6 +240,11 @@ def parse_object(data: str) -> dict[str, Any]:
     if parsed.get("error"):
         raise UpstreamSaysError
     return parsed
+
+
+def _whole(text: str) -> str:
+    """The text with half characters replaced, which JSON can hold and no other encoding can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _usage(value: Any) -> Usage | None:

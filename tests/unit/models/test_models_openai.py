@@ -141,6 +141,20 @@ async def test_a_stream_that_stays_open_after_its_finish_ends_anyway(double):
     assert isinstance(events[-1], Finish)
 
 
+async def test_an_empty_finish_reason_is_no_finish(double):
+    pieces = [sse({"choices": [{"delta": {"content": t}, "finish_reason": ""}]}) for t in "ab"]
+    double.answers = [Answer([*pieces, finish(), DONE])]
+    assert text_of(await events_of(double, asking())) == "ab"
+    double.answers = [Answer(pieces)]
+    assert (await failure_of(double, Answer(pieces))).reason is Reason.MODEL_UNAVAILABLE
+
+
+async def test_half_a_character_is_replaced_and_ends_nothing(double):
+    half = b'data: {"choices": [{"delta": {"content": "hi \\ud83d"}}]}\n\n'
+    double.answers = [Answer([half, finish(), DONE])]
+    assert text_of(await events_of(double, asking())) == "hi \ufffd"
+
+
 _BAD = {
     "bad JSON": Answer([sse("{nonsense")]),
     "JSON that is no object": Answer([sse("[1]")]),
