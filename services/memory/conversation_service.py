@@ -134,9 +134,10 @@ class ConversationServicer(pb_grpc.ConversationServiceServicer):
             convert.owner(), request.conversation_id, after[0] if after else None,
             size + 1, request.descending,
         )  # fmt: skip
-        token = paging.encode(query, [str(rows[size - 1].seq)]) if rows[size:] else ""
+        page, more = paging.cut(rows, size, lambda row: row.text)
+        token = paging.encode(query, [str(page[-1].seq)]) if more else ""
         return pb.ListMessagesResponse(
-            messages=[convert.message_message(row) for row in rows[:size]], next_page_token=token
+            messages=[convert.message_message(row) for row in page], next_page_token=token
         )
 
     async def BeginTurn(self, request: pb.BeginTurnRequest, context: Any) -> pb.BeginTurnResponse:
@@ -163,7 +164,7 @@ class ConversationServicer(pb_grpc.ConversationServiceServicer):
             message=convert.message_message(begun.message),
             epoch=begun.epoch,
             reply=convert.message_message(begun.reply) if begun.reply else None,
-            recent=[convert.message_message(message) for message in begun.recent],
+            recent=[convert.message_message(message) for message in paging.newest(begun.recent)],
         )
 
     async def CompleteTurn(

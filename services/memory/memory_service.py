@@ -128,12 +128,13 @@ class MemoryServicer(pb_grpc.MemoryServiceServicer):
         after = paging.decode(request.page_token, query, datetime.fromisoformat, UUID)
         size = paging.page_size(request.page_size)
         rows = await self._store.list_memories(convert.owner(), narrowed, after, size + 1)
+        page, more = paging.cut(rows, size, lambda row: row.text)
         token = ""
-        if rows[size:]:
-            last = rows[size - 1]
+        if more:
+            last = page[-1]
             token = paging.encode(query, [last.said_at.isoformat(), str(last.memory_id)])
         return pb.ListMemoriesResponse(
-            memories=[convert.memory_message(row) for row in rows[:size]], next_page_token=token
+            memories=[convert.memory_message(row) for row in page], next_page_token=token
         )
 
     async def ListMemoryVersions(

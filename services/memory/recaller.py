@@ -9,7 +9,7 @@ says so.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TypeVar
@@ -39,6 +39,9 @@ from services.runtime.errors import AppError
 from services.runtime.logs import get_logger
 
 T = TypeVar("T")
+
+GLIMPSE_CHARS = 1_000
+"""Of the turns around a hit; enough to see what was asked, and a hundred hits fit a message."""
 
 EMBEDDINGS, INDEX, PENDING = "embeddings", "index", "pending"
 """What an answer may have had to do without."""
@@ -249,8 +252,8 @@ class Recaller:
                 memory=memory,
                 score=scored.score,
                 reasons=scored.reasons,
-                previous_text=texts.get((memory.conversation_id or "", (memory.seq or 0) - 1), ""),
-                next_text=texts.get((memory.conversation_id or "", (memory.seq or 0) + 1), ""),
+                previous_text=_glimpse(texts, memory, -1),
+                next_text=_glimpse(texts, memory, 1),
             )
             for memory, scored in zip(memories, ranked, strict=True)
         ]
@@ -330,3 +333,9 @@ def _around(memories: Sequence[Memory]) -> list[tuple[str, int]]:
             if memory.seq + step > 0
         }
     )
+
+
+def _glimpse(texts: Mapping[tuple[str, int], str], memory: Memory, step: int) -> str:
+    """The start of the turn before or after, or nothing."""
+    text = texts.get((memory.conversation_id or "", (memory.seq or 0) + step), "")
+    return text[:GLIMPSE_CHARS]

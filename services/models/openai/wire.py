@@ -190,10 +190,9 @@ class Reader:
         partial.id = str(call.get("id") or partial.id)
         partial.name = str(function.get("name") or partial.name)
         arguments = function.get("arguments") or ""
-        partial.arguments += _whole(
-            arguments if isinstance(arguments, str) else json.dumps(arguments)
-        )
-        self._grow(partial.name + str(arguments))
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        partial.arguments += _whole(text)
+        self._grow(partial.name + text)
 
     def _grow(self, text: str) -> None:
         self._text_bytes += len(text.encode("utf-8", "surrogatepass"))

@@ -133,3 +133,19 @@ def test_memory_update_that_makes_no_sense_is_refused(request_: mpb.UpdateMemory
     with pytest.raises(AppError) as caught:
         changes.from_request(request_, datetime(2026, 1, 1, tzinfo=UTC))
     assert caught.value.reason == Reason.INVALID_REQUEST
+
+
+@given(sizes=st.lists(st.integers(0, 900_000), max_size=12), size=st.integers(1, 12))
+def test_memory_pages_fit_a_message_lose_nothing_and_always_go_on(
+    sizes: list[int], size: int
+) -> None:
+    left = ["x" * n for n in sizes]
+    seen: list[int] = []
+    while left:
+        page, more = paging.cut(left[: size + 1], size, lambda text: text)
+        assert 1 <= len(page) <= size
+        assert len(page) == 1 or sum(map(len, page)) <= paging.MAX_PAGE_BYTES
+        seen += map(len, page)
+        left = left[len(page) :]
+        assert more is bool(left)
+    assert seen == sizes

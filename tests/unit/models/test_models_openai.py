@@ -145,7 +145,6 @@ async def test_an_empty_finish_reason_is_no_finish(double):
     pieces = [sse({"choices": [{"delta": {"content": t}, "finish_reason": ""}]}) for t in "ab"]
     double.answers = [Answer([*pieces, finish(), DONE])]
     assert text_of(await events_of(double, asking())) == "ab"
-    double.answers = [Answer(pieces)]
     assert (await failure_of(double, Answer(pieces))).reason is Reason.MODEL_UNAVAILABLE
 
 
