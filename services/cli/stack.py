@@ -92,9 +92,11 @@ class Stack:
         for watcher in self._watchers:
             watcher.cancel()
         self._plan.layout.mesh_file.unlink(missing_ok=True)
-        await self._stop_services("routing")
-        await self._stop_services(*(name for name in SERVICES if name != "routing"))
-        await self._postgres.stop()
+        try:
+            await self._stop_services("routing")
+            await self._stop_services(*(name for name in SERVICES if name != "routing"))
+        finally:
+            await self._postgres.stop()
 
     async def _stop_services(self, *names: str) -> None:
         children = [self._children[name] for name in names if name in self._children]
@@ -124,13 +126,19 @@ class Stack:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        _, errors = await asyncio.wait_for(process.communicate(), _START_S)
+        try:
+            _, errors = await asyncio.wait_for(process.communicate(), _START_S)
+        except TimeoutError:
+            raise CommandError("auth could not be prepared in time: see postgres.log") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
         if process.returncode:
             lines = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
             raise CommandError(f"auth could not be prepared: {lines[-1]}")
 
     def _environment(self, name: str) -> dict[str, str]:
-        inherited = {key: value for key, value in os.environ.items() if key != POSTGRES_URL_KEY}
+        inherited = {k: v for k, v in os.environ.items() if concerns(name, k)}
         return {**inherited, **self._plan.environment(name, self._dsns)}
 
     def _start_services(self, *names: str) -> None:
@@ -187,7 +195,11 @@ class Stack:
                 return
             self._say(f"{name} ended ({status}); starting it again")
             await asyncio.sleep(_RESTART_PAUSE_S)
-            self._start_service(name)
+            try:
+                self._start_service(name)
+            except OSError as error:
+                # A full disk, say; the bounded tries go on, for it may be freed.
+                self._say(f"{name} could not be started: {error.strerror}")
 
     async def _keep_postgres_up(self) -> None:
         restarts = Restarts()
@@ -221,6 +233,12 @@ def _postgres(plan: Plan) -> EmbeddedPostgres | ExternalPostgres:
     if url:
         return ExternalPostgres(url, plan.layout.postgres)
     return EmbeddedPostgres(plan.layout.postgres, log_file=plan.layout.logs / "postgres.log")
+
+
+def concerns(service: str, key: str) -> bool:
+    """Whether a service should see an environment variable: not another's, which may be secret."""
+    others = tuple(f"ECHOMESH_{name.upper()}_" for name in SERVICES if name != service)
+    return key != POSTGRES_URL_KEY and (not key.startswith(others) or key.endswith("_TARGET"))
 
 
 async def is_serving(address: str) -> bool:
