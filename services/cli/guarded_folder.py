@@ -6,6 +6,7 @@ import asyncio
 import errno
 import fcntl
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterable, Iterator
@@ -16,6 +17,9 @@ from services.cli.plan import FORMAT, Layout
 from services.runtime.process import private_folder
 
 _POLL_S = 0.1
+# What a first start writes and some room to grow, and what a later one needs to run at all.
+_FIRST_START_MB = 250
+_LATER_START_MB = 50
 
 
 @contextmanager
@@ -29,6 +33,7 @@ def held(layout: Layout) -> Iterator[None]:
         raise CommandError(f"{layout.data} cannot be used: {error.strerror or error}") from None
     try:
         _lock(descriptor, layout)
+        _check_disk(layout)
         _check_format(layout)
         layout.logs.mkdir(mode=0o700, exist_ok=True)
         yield
@@ -53,6 +58,16 @@ def _lock(descriptor: int, layout: Layout) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise CommandError(f"a mesh is up on {layout.data} already") from None
+
+
+def _check_disk(layout: Layout) -> None:
+    """Stop before Postgres fails half-way, with reasons that do not name the disk."""
+    needed_mb = _LATER_START_MB if layout.postgres.exists() else _FIRST_START_MB
+    free_mb = shutil.disk_usage(layout.data).free // 2**20
+    if free_mb < needed_mb:
+        raise CommandError(
+            f"the disk of {layout.data} is full: {free_mb} MB free, {needed_mb} MB needed"
+        )
 
 
 def _check_format(layout: Layout) -> None:

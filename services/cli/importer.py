@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 
-from echomesh import Client, NewMessage
+from echomesh import Client, EchomeshError
 from services.cli.import_format import Parsed, Rejected, parse
 
 # One call carries this many messages; the API takes at most 500.
@@ -31,31 +31,53 @@ async def import_lines(
 ) -> ImportReport:
     """Store every valid line, in order within its conversation."""
     report = ImportReport()
-    batches: dict[str, list[NewMessage]] = {}
+    batches: dict[str, list[Parsed]] = {}
     for item in parse(lines):
         if isinstance(item, Rejected):
             report.rejected.append(item)
             continue
         batch = batches.setdefault(item.conversation, [])
-        batch.append(item.message)
+        batch.append(item)
         if len(batch) >= BATCH:
             await _flush(client, item.conversation, batches, report)
             on_progress(report)
     for conversation in list(batches):
         await _flush(client, conversation, batches, report)
         on_progress(report)
+    report.rejected.sort(key=lambda rejected: rejected.line)
     return report
 
 
 async def _flush(
-    client: Client,
-    conversation: str,
-    batches: dict[str, list[NewMessage]],
-    report: ImportReport,
+    client: Client, conversation: str, batches: dict[str, list[Parsed]], report: ImportReport
 ) -> None:
-    stored, duplicates = await client.import_messages(conversation, batches.pop(conversation))
+    await _store(client, conversation, batches.pop(conversation), report)
+
+
+async def _store(
+    client: Client, conversation: str, batch: list[Parsed], report: ImportReport
+) -> None:
+    """Store a batch; halve one that the mesh finds not valid until the lines at fault are known."""
+    try:
+        messages = [item.message for item in batch]
+        stored, duplicates = await client.import_messages(conversation, messages)
+    except EchomeshError as error:
+        if error.reason != "INVALID_REQUEST":
+            raise
+        if len(batch) == 1:
+            report.rejected.append(Rejected(batch[0].line, _reason(error)))
+            return
+        half = len(batch) // 2
+        await _store(client, conversation, batch[:half], report)
+        await _store(client, conversation, batch[half:], report)
+        return
     report.stored += stored
     report.duplicates += duplicates
+
+
+def _reason(error: EchomeshError) -> str:
+    found = [f"{v.field.removeprefix('messages.')}: {v.description}" for v in error.violations]
+    return "; ".join(found) or error.message
 
 
 async def wait_indexed(client: Client, timeout_s: float) -> AsyncIterator[tuple[int, int]]:

@@ -75,7 +75,7 @@ class Stack:
         """Bring everything up; raises CommandError in one line, with nothing left running."""
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
-            create_trust(self._plan.layout.trust, SERVICES)
+            self._create_trust()
             self._start_services("embeddings", "models")  # these need no database
             await self._start_postgres()
             self._start_services("memory", "routing")
@@ -111,6 +111,17 @@ class Stack:
                 await migrate_service(name, self._dsns[name].owner, folder)
         except (PostgresUnavailable, MigrationError, TimeoutError) as error:
             raise CommandError(str(error) or "PostgreSQL did not start in time") from None
+        except ValueError as error:
+            folder = self._plan.layout.postgres
+            raise CommandError(f"{folder} is broken: restore it from a backup ({error})") from None
+
+    def _create_trust(self) -> None:
+        folder = self._plan.layout.trust
+        try:
+            create_trust(folder, SERVICES)
+        except ValueError:
+            # Services know each other by these keys alone, so new ones lose nothing.
+            raise CommandError(f"{folder} holds a broken key: move the folder away") from None
 
     async def _prepare_auth(self) -> None:
         """Let auth make the first tenant, user and keys; it does so once for a folder."""
