@@ -11,6 +11,8 @@ from services.cli.import_format import Parsed, Rejected, parse
 
 # One call carries this many messages; the API takes at most 500.
 BATCH = 200
+# So many conversations are collected at once, whatever a file holds.
+MAX_OPEN = 200
 _POLL_S = 0.2
 
 
@@ -38,8 +40,10 @@ async def import_lines(
             continue
         batch = batches.setdefault(item.conversation, [])
         batch.append(item)
-        if len(batch) >= BATCH:
-            await _flush(client, item.conversation, batches, report)
+        if len(batch) >= BATCH or len(batches) > MAX_OPEN:
+            # The oldest open conversation goes first when there are too many.
+            full = item.conversation if len(batch) >= BATCH else next(iter(batches))
+            await _flush(client, full, batches, report)
             on_progress(report)
     for conversation in list(batches):
         await _flush(client, conversation, batches, report)

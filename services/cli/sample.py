@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 
@@ -14,11 +15,14 @@ from services.cli.importer import import_lines, wait_indexed
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CONVERSATION = "sample-tour"
 _INDEX_TIMEOUT_S = 120.0
+_COMPLETE_TIMEOUT_S = 15.0
+_POLL_S = 0.1
 
 
 async def play(client: Client, console: Console, speaker: str = "Maya") -> None:
     """Import the history (once) and ask the questions of `examples/questions.jsonl`."""
     await load_history(client, console)
+    await wait_complete(client)
     for line in (EXAMPLES / "questions.jsonl").read_text().splitlines():
         question = json.loads(line)
         console.print(f"\n[bold]{speaker}>[/bold] {question['text']}", highlight=False)
@@ -39,13 +43,22 @@ async def load_history(client: Client, console: Console) -> None:
             console.print(f"  indexing, {pending} to go ...", style="dim", highlight=False)
 
 
+async def wait_complete(client: Client) -> None:
+    """Wait, within a limit, until every part takes part in recall: the index opens last."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + _COMPLETE_TIMEOUT_S
+    while (await client.recall("hello", limit=1)).degraded and loop.time() < ends:
+        await asyncio.sleep(_POLL_S)
+
+
 def facts(reply: Reply) -> str:
     """Tier, model, memories, times and trace of a reply, in one line."""
     final = reply.final
     if final is None:
         return "no final frame"
+    without = f" · without {', '.join(final.degraded)}" if final.degraded else ""
     return (
         f"  {final.tier} · {final.model} · {len(reply.used())} memories · "
         f"first text {final.first_text_s * 1000:.0f} ms, total {final.total_s * 1000:.0f} ms · "
-        f"trace {reply.trace_id}"
+        f"trace {reply.trace_id}{without}"
     )

@@ -78,6 +78,7 @@ class Stack:
             self._create_trust()
             self._start_services("embeddings", "models")  # these need no database
             await self._start_postgres()
+            self._say("postgres is up")
             self._start_services("memory", "routing")
             await self._prepare_auth()
             self._start_services("auth")
@@ -172,6 +173,7 @@ class Stack:
             if child.returncode is not None:
                 raise CommandError(f"{name} did not start: {self._last_words(name)}")
             if await is_serving(self._plan.address(name, "mesh")):
+                self._say(f"{name} is up")
                 return
             await asyncio.sleep(_POLL_S)
         raise CommandError(f"{name} did not start within {_START_S:.0f} s: see its log")

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from echomesh import Client
-from services.cli.doctor import find_ollama, how_to_add
+from services.cli.doctor import OLLAMA, find_ollama
 from services.cli.files import read_credentials
 from services.cli.guarded_folder import check_ports, held
 from services.cli.plan import PUBLIC, SERVICES, Layout, Plan
@@ -51,7 +51,7 @@ async def run_up(options: UpOptions) -> None:
             return
         started = time.monotonic()
         console.print(f"Starting the mesh in {layout.data} ...")
-        stack = Stack(plan, lambda line: console.print(f"[yellow]{line}[/yellow]"))
+        stack = Stack(plan, lambda line: console.print(f"  {line}", style="dim"))
         if not await _unless(stopping, stack.start()):
             return
         try:
@@ -109,8 +109,12 @@ async def show_next(console: Console, plan: Plan, options: UpOptions) -> None:
     console.print(f"  {echomesh} doctor{data}")
     if not options.openai_url:
         found = await find_ollama()
-        hint = how_to_add(found) if found else _ANY_ADDRESS
-        console.print(f"Answers are quotations until a language model is added; {hint}")
+        url, model = (f"{OLLAMA}/v1", found) if found else ("http://HOST:PORT/v1", "MODEL")
+        what = "the local Ollama that was found" if found else "any OpenAI-compatible address"
+        console.print(
+            f"Answers are quotations until you add a language model; for {what}, stop and"
+        )
+        console.print(f"  {echomesh} up{data} --openai-url {url} --openai-model {model}")
     if not options.leave:
         console.print("Ctrl-C stops everything.")
 
@@ -119,9 +123,3 @@ def _shown(program: str) -> Path:
     """The command as the user can type it here."""
     path = Path(program)
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-_ANY_ADDRESS = (
-    "any OpenAI-compatible address will do: "
-    "echomesh up --openai-url http://HOST:PORT/v1 --openai-model MODEL"
-)

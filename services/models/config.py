@@ -51,7 +51,7 @@ class ModelsSettings(ServiceSettings):
         "json_schema, context_length",
     )
     upstream_api_key: SecretStr | None = Field(
-        None, description="key of the one upstream, if it names none of its own"
+        None, description="key of the one upstream that names none of its own"
     )
     extractive_concurrency: Annotated[int, Field(ge=1)] = Field(
         8, description="replies quoted from memories at once"
@@ -65,8 +65,9 @@ class ModelsSettings(ServiceSettings):
         names = [upstream.name for upstream in self.upstreams]
         if len(set(names)) < len(names):
             raise ValueError("upstreams: give each a name of its own")
-        if self.upstream_api_key and len(self.upstreams) > 1:
-            raise ValueError("upstream_api_key: with several upstreams name the key of each")
+        keyless = [upstream for upstream in self.upstreams if upstream.api_key is None]
+        if self.upstream_api_key and len(keyless) > 1:
+            raise ValueError("upstream_api_key: one upstream may lack a key of its own, not more")
         return self
 
     def keyed_upstreams(self) -> list[Upstream]:

@@ -234,7 +234,7 @@ async def test_what_came_before_a_failure_is_still_sent():
     assert seen == [Text("a")]
 
 
-def test_upstreams_come_from_one_setting_as_json_and_share_a_key_if_they_have_none():
+def test_upstreams_come_from_one_setting_as_json_and_one_may_take_the_common_key():
     settings = ModelsSettings.load(
         {
             "ECHOMESH_MODELS_UPSTREAMS": '[{"url": "http://a/v1", "model": null}, '
@@ -245,6 +245,18 @@ def test_upstreams_come_from_one_setting_as_json_and_share_a_key_if_they_have_no
     keys = [u.api_key.get_secret_value() for u in settings.keyed_upstreams() if u.api_key]
     assert keys == ["shared", "own"]
     assert "shared" not in repr(settings)
+
+
+def test_the_common_key_is_never_given_to_several_upstreams():
+    """A local server's key must not reach somebody else's."""
+    with pytest.raises(SettingsError, match="upstream_api_key"):
+        ModelsSettings.load(
+            {
+                "ECHOMESH_MODELS_UPSTREAMS": '[{"url": "http://a"}, '
+                '{"url": "http://b", "name": "b"}]',
+                "ECHOMESH_MODELS_UPSTREAM_API_KEY": "shared",
+            }
+        )
 
 
 @pytest.mark.parametrize(

@@ -35,6 +35,7 @@ _BYE = r"(?:bye(?:[ -]bye)?|goodbye|good ?night|see you(?: later| soon| tomorrow
 _THANKS = (
     r"(?:(?:ok(?:ay)?|great|perfect|cool)\W+)?(?:many thanks|thanks|thank you|thx|cheers)"
     r"(?: (?:so|very) much| a lot| again| for \w[\w ']{0,60})?"
+    r"(?:\W+that(?:'s| is| was)?(?: \w+){1,3})?"
 )
 _HOW = r"how are you(?: doing)?(?: today)?|how(?:'s| is) it going|what'?s up"
 _IDENTITY = (

@@ -141,7 +141,8 @@ async def test_the_remaining_time_is_handed_on(tmp_path: Path) -> None:
             await method(channel, "Anyone")(Text())
         with deadline_scope(0.0), pytest.raises(AppError) as late:
             await method(channel, "Anyone")(Text())
-    assert 0 < seen[0] <= 3.0
+    # gRPC rounds the time it sends up by a few milliseconds.
+    assert 0 < seen[0] <= 3.1
     assert late.value.reason is Reason.DEADLINE_EXCEEDED
 
 

@@ -280,12 +280,17 @@ def test_ctrl_c_in_a_sync_chat_ends_it_and_stays_a_ctrl_c() -> None:
             await asyncio.sleep(0.05)
             closed.append(True)
 
-    loop = _Loop()
-    items = loop.iterate(frames())
-    assert next(items) == 1
-    with pytest.raises(KeyboardInterrupt):
-        next(items)
-    loop.stop()
+    # Where tests run in the background SIGINT is ignored from the start.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        loop = _Loop()
+        items = loop.iterate(frames())
+        assert next(items) == 1
+        with pytest.raises(KeyboardInterrupt):
+            next(items)
+        loop.stop()
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert closed == [True]
 
 
