@@ -47,7 +47,10 @@ async def wait_complete(client: Client) -> None:
     """Wait, within a limit, until every part takes part in recall: the index opens last."""
     loop = asyncio.get_running_loop()
     ends = loop.time() + _COMPLETE_TIMEOUT_S
-    while (await client.recall("hello", limit=1)).degraded and loop.time() < ends:
+    while True:
+        result = await client.recall("hello", limit=1)
+        if not result.degraded or loop.time() > ends:
+            return
         await asyncio.sleep(_POLL_S)
 
 
