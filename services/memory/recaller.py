@@ -121,8 +121,13 @@ class Recaller:
         stats = CorpusStats(corpus.documents, corpus.document_frequency, corpus.speakers)
         query = prepare_query(question.text, stats.speakers, question.asker)
         query = replace(query, now=self._clock.now())
-        query, model = await self._embed(query, question, degraded)
-        rows = await self._candidates(owner, question, query, stats, model, degraded)
+        # Before the index is searched: what it gets from now on may be missing in its answer
+        # and no longer wait when the table is read.
+        (query, model), waiting = await asyncio.gather(
+            self._embed(query, question, degraded),
+            self._store.pending_ids(owner, question.narrowed, self._limits.pending_rows),
+        )
+        rows = await self._candidates(owner, question, query, stats, model, waiting, degraded)
         kept = {str(r.memory.memory_id): r for r in rows}
         for excluded in question.excluded:
             kept.pop(excluded, None)
@@ -153,6 +158,7 @@ class Recaller:
         query: Query,
         stats: CorpusStats,
         model: str,
+        waiting: Sequence[UUID],
         degraded: list[str],
     ) -> list[Remembered]:
         weights = query_weights(query.terms, stats.document_frequency, stats.documents)
@@ -165,6 +171,7 @@ class Recaller:
         ids = _uuids(hit.memory_id for hit in hits or ())
         if hits is None:
             ids = await self._keyword(owner, question.narrowed, weights)
+        ids = [*dict.fromkeys([*ids, *waiting])]
         rows = await self._joined(owner, question.narrowed, model, ids, hits)
         if len(rows.pending) < self._limits.pending_rows or hits is None:
             return rows.all()

@@ -122,6 +122,9 @@ class RecallStore(Protocol):
     ) -> tuple[list[Remembered], list[Remembered], list[Remembered]]:
         """Return the rows of ``memory_ids``, the rows not indexed yet, and the turns after both."""
 
+    async def pending_ids(self, owner: Owner, narrowed: MemoryFilter, limit: int) -> list[UUID]:
+        """Return the ids of the newest rows that are not indexed yet."""
+
     async def keyword(
         self,
         owner: Owner,

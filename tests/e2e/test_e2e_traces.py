@@ -41,6 +41,8 @@ async def chat_inside_a_span(
 ) -> str:
     """Chat below a span of the application; returns the trace id."""
     async with Client(mesh.file.address, api_key=mesh.credentials.api_key) as client:
+        # With nothing remembered at all there is nothing to embed a question for.
+        await client.remember("I parked my car by the harbour.", request_id="parked")
         with tracer.start_as_current_span("application") as span:
             frames = client.chat(text, conversation_id="traced")
             async for frame in frames:

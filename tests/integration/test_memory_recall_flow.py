@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import pytest
 import pytest_asyncio
 
+from services.memory.index import IndexHit
 from services.memory.model import MemoryChange
 from services.memory.outbox import OutboxLimits, OutboxRunner
 from services.memory.recall import MemoryFilter
@@ -66,6 +68,27 @@ async def test_memory_recall_finds_what_was_acknowledged_before_it_is_indexed(
     await world.say(ALICE, *HISTORY)
     assert world.index.points == {}
     assert await best(world) == "the locker code is 4711"
+
+
+async def test_memory_recall_misses_nothing_that_is_indexed_while_it_searches(
+    world: World,
+) -> None:
+    """The index answers without a row and holds it a moment later, when the table is read."""
+    await world.say(ALICE, *HISTORY)
+    search = world.index.search_dense
+
+    async def search_just_before(*args: Any) -> list[IndexHit]:
+        found = await search(*args)
+        await world.settle()
+        return found
+
+    world.index.search_dense = search_just_before  # type: ignore[method-assign]
+    world.index.search_sparse = nothing_yet  # type: ignore[method-assign]
+    assert await best(world) == "the locker code is 4711"
+
+
+async def nothing_yet(*_: Any) -> list[IndexHit]:
+    return []
 
 
 async def test_memory_recall_without_embeddings_is_by_keyword_and_says_so(world: World) -> None:

@@ -24,6 +24,9 @@ CROSS JOIN LATERAL (SELECT * FROM memory.memories m WHERE m.tenant_id = $1 AND m
 LEFT JOIN memory.memory_vectors v ON v.tenant_id = $1 AND v.user_id = $2
   AND v.memory_id = m.memory_id AND v.model = $3"""
 _PENDING = f"SELECT {rows.REMEMBERED_COLUMNS} {_FROM} AND m.indexed_version <> m.version"
+_PENDING_IDS = """
+SELECT m.memory_id FROM memory.memories m WHERE m.tenant_id = $1 AND m.user_id = $2
+  AND m.forgotten_at IS NULL AND m.indexed_version <> m.version"""
 _KEYWORD = """
 SELECT m.memory_id FROM (
   SELECT m.memory_id, m.terms, m.term_counts, m.said_at FROM memory.memories m
@@ -71,6 +74,18 @@ async def pending(
         owner.tenant_id, owner.user_id, model, *values,
     )  # fmt: skip
     return await rows.remembered_all(found)
+
+
+async def pending_ids(
+    conn: Connection, owner: Owner, narrowed: MemoryFilter, limit: int
+) -> list[UUID]:
+    """Return the ids of what :func:`pending` returns."""
+    conditions, values = filter_sql(narrowed, first=3)
+    found = await conn.fetch(
+        f"{_PENDING_IDS}{conditions} ORDER BY m.said_at DESC LIMIT {int(limit)}",
+        owner.tenant_id, owner.user_id, *values,
+    )  # fmt: skip
+    return [row["memory_id"] for row in found]
 
 
 async def count_pending(conn: Connection, owner: Owner) -> int:

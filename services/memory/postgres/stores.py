@@ -183,6 +183,10 @@ class PostgresStore:
 
         return await self._as(owner, work)
 
+    async def pending_ids(self, owner: Owner, narrowed: MemoryFilter, limit: int) -> list[UUID]:
+        """See :class:`RecallStore`."""
+        return await self._as(owner, lambda c: searching.pending_ids(c, owner, narrowed, limit))
+
     async def keyword(
         self,
         owner: Owner,
