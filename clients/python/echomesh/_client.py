@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,8 @@ from echomesh.routing.v1 import chat_pb2, routing_pb2, routing_pb2_grpc
 
 _CALL_TIMEOUT_S = 10.0
 _CHAT_TIMEOUT_S = 60.0
+# The server closes a stream right after its final frame.
+_END_S = 1.0
 # One call takes at most 500 messages and 4 MiB; half of that is stored well within its time.
 _PART_MESSAGES = 500
 _PART_BYTES = 2 * 2**20
@@ -175,9 +178,11 @@ class Client:
                         if frame is None:
                             continue
                         had_output = _has_output(had_output, frame)
-                        yield frame
                         if isinstance(frame, Final):
+                            await _let_end(responses)
+                            yield frame
                             return
+                        yield frame
                 lost = EchomeshError(grpc.StatusCode.UNAVAILABLE, "the stream broke off")
             except grpc.aio.AioRpcError as error:
                 lost = from_rpc_error(error)
@@ -366,3 +371,11 @@ def _parts(
 def _has_output(before: bool, frame: Frame) -> bool:
     """Whether the client has text or tool calls that a new attempt would make void."""
     return isinstance(frame, Text | ToolCall) or (before and not isinstance(frame, Restart))
+
+
+async def _let_end(responses: AsyncIterator[Any]) -> None:
+    """Let a stream end by itself after its final frame: cancelled, it would count as that."""
+    with suppress(TimeoutError, grpc.aio.AioRpcError):
+        async with asyncio.timeout(_END_S):
+            async for _ in responses:
+                pass
