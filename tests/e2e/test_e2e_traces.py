@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 
 import pytest
@@ -13,6 +14,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 import echomesh
 from echomesh import Client
+from services.cli.sample import wait_complete
 from tests.support.mesh import RunningMesh, running_mesh, until
 from tests.support.otlp import Collector, collecting
 
@@ -43,6 +45,8 @@ async def chat_inside_a_span(
     async with Client(mesh.file.address, api_key=mesh.credentials.api_key) as client:
         # With nothing remembered at all there is nothing to embed a question for.
         await client.remember("I parked my car by the harbour.", request_id="parked")
+        # A mesh that has just come up may still be connecting: recall then goes on without a part.
+        await wait_complete(client)
         with tracer.start_as_current_span("application") as span:
             frames = client.chat(text, conversation_id="traced")
             async for frame in frames:
@@ -72,7 +76,9 @@ async def test_a_chat_is_one_trace_with_the_right_edges(
 ) -> None:
     mesh, collector, tracer = traced
     trace_id = await chat_inside_a_span(mesh, tracer, "Where did I park my car last week?")
-    until(lambda: collector.edges(trace_id) >= EDGES, WAIT_S, "the arrival of every edge")
+    with contextlib.suppress(AssertionError):
+        until(lambda: collector.edges(trace_id) >= EDGES, WAIT_S, "the arrival of every edge")
+    assert EDGES - collector.edges(trace_id) == set()
     roots = [s for s in collector.trace(trace_id) if not s.parent_id]
     assert [s.name for s in roots] == ["application"]
     chat = next(s for s in collector.trace(trace_id) if s.name == CHAT and s.kind == "server")
