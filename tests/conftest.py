@@ -1,3 +1,3 @@
 """Fixtures that several kinds of test share."""
 
-pytest_plugins = ["tests.support.postgres"]
+pytest_plugins = ["tests.support.postgres", "tests.support.pooled"]

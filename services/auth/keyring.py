@@ -20,6 +20,7 @@ from services.auth.keys import (
 )
 from services.auth.model import Randomness, SigningKey, User
 from services.auth.store import Store
+from services.runtime.authenticate import FORWARDED_PAST_EXPIRY_S
 from services.runtime.clock import Clock
 from services.runtime.errors import AppError, Reason, unavailable
 from services.runtime.tokens import AUDIENCE, ISSUER
@@ -128,5 +129,12 @@ class Keyring:
 
 
 def policy_from(publish_ahead_s: int, token_life_s: int) -> RotationPolicy:
-    """Return the policy of two settings in seconds."""
-    return RotationPolicy(timedelta(seconds=publish_ahead_s), timedelta(seconds=token_life_s))
+    """Return the policy of two settings in seconds.
+
+    Services hand tokens on for a while after they expired; until then their key must be known.
+    """
+    return RotationPolicy(
+        timedelta(seconds=publish_ahead_s),
+        timedelta(seconds=token_life_s),
+        timedelta(seconds=FORWARDED_PAST_EXPIRY_S),
+    )

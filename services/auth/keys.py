@@ -31,10 +31,14 @@ class WrongWrappingKeyError(Exception):
 
 @dataclass(frozen=True)
 class RotationPolicy:
-    """`publish_ahead`: from publishing to signing; `token_life`: of the longest access token."""
+    """`publish_ahead`: from publishing to signing; `token_life`: of the longest access token.
+
+    `handed_on`: for how long services hand a token on to each other after it has expired.
+    """
 
     publish_ahead: timedelta
     token_life: timedelta
+    handed_on: timedelta = timedelta(0)
 
 
 def new_signing_key(
@@ -69,7 +73,8 @@ def rotation_times(policy: RotationPolicy, now: datetime) -> tuple[datetime, dat
     The last token of an old key is signed at that time at the latest, give or take the clocks.
     """
     signs_from = now + policy.publish_ahead
-    return signs_from, signs_from + policy.token_life + 2 * CLOCK_MARGIN
+    last_use = signs_from + policy.token_life + policy.handed_on
+    return signs_from, last_use + 2 * CLOCK_MARGIN
 
 
 def signing_key_at(keys: Sequence[SigningKey], now: datetime) -> SigningKey | None:

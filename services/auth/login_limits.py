@@ -69,6 +69,19 @@ def count_failure(failures: Failures | None, now: datetime) -> Failures:
     return Failures(count, now, now + _wait_after(count))
 
 
+def uncount_failure(failures: Failures, attempted_at: datetime) -> Failures | None:
+    """Return the count without an attempt that was counted at `attempted_at` but never made.
+
+    It was allowed at that time, so unless another failed since, nobody need wait any more.
+    """
+    count = failures.count - 1
+    if count == 0:
+        return None
+    if failures.last_at == attempted_at:
+        return Failures(count, attempted_at, attempted_at)
+    return Failures(count, failures.last_at, failures.last_at + _wait_after(count))
+
+
 def _wait_after(count: int) -> timedelta:
     over = count - FREE_FAILURES
     if over < 0:

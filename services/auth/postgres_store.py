@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 
-from services.auth.login_limits import Failures, count_failure, wait_s
+from services.auth.login_limits import Failures, count_failure, uncount_failure, wait_s
 from services.auth.model import ApiKey, SigningKey, Tenant
 from services.auth.postgres_rows import to_api_key, to_signing_key, to_tenant
 from services.auth.postgres_transaction import PostgresTransaction
@@ -48,21 +48,29 @@ class PostgresStore:
     async def reserve_login(self, key: bytes, now: datetime) -> float:
         """Count an attempt as failed before it is made; return the seconds to wait instead."""
         async with self._database.transaction() as connection:
-            lock = int.from_bytes(key[:8], signed=True)
-            await connection.execute("select pg_advisory_xact_lock($1)", lock)
-            failures = await _failures(connection, key)
+            failures = await _lock_failures(connection, key)
             wait = wait_s(failures, now)
             if wait > 0:
                 return wait
             await _save_failures(connection, key, count_failure(failures, now))
             return 0.0
 
+    async def release_login(self, key: bytes, attempted_at: datetime) -> None:
+        """Take back what `reserve_login` counted at that time."""
+        async with self._database.transaction() as connection:
+            failures = await _lock_failures(connection, key)
+            if failures is None:
+                return
+            left = uncount_failure(failures, attempted_at)
+            if left is None:
+                await _delete_failures(connection, key)
+            else:
+                await _save_failures(connection, key, left)
+
     async def forget_failures(self, key: bytes) -> None:
         """Forget the failures after a success."""
         async with self._database.transaction() as connection:
-            await connection.execute(
-                "delete from auth.login_failures where account_network_sha256 = $1", key
-            )
+            await _delete_failures(connection, key)
 
     async def signing_keys(self) -> Sequence[SigningKey]:
         """Return all signing keys, the newest first."""
@@ -91,7 +99,10 @@ class PostgresStore:
             return True
 
 
-async def _failures(connection: Connection, key: bytes) -> Failures | None:
+async def _lock_failures(connection: Connection, key: bytes) -> Failures | None:
+    """Read the failures; other transactions with this key wait until this one has ended."""
+    lock = int.from_bytes(key[:8], signed=True)
+    await connection.execute("select pg_advisory_xact_lock($1)", lock)
     row = await connection.fetchrow(
         "select failures, last_failure_at, blocked_until from auth.login_failures "
         "where account_network_sha256 = $1",
@@ -109,6 +120,12 @@ async def _save_failures(connection: Connection, key: bytes, failures: Failures)
         failures.count,
         failures.last_at,
         failures.blocked_until,
+    )
+
+
+async def _delete_failures(connection: Connection, key: bytes) -> None:
+    await connection.execute(
+        "delete from auth.login_failures where account_network_sha256 = $1", key
     )
 
 

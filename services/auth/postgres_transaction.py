@@ -120,6 +120,16 @@ class PostgresTransaction:
             password_hash,
         )
 
+    async def hold_password(self, user_id: str, password_hash: str) -> bool:
+        """Lock a user's password against being reset, unless it is already."""
+        row = await self._row(
+            "select true from auth.users "
+            "where tenant_id = $1 and id = $2 and password_hash = $3 for share",
+            user_id,
+            password_hash,
+        )
+        return row is not None
+
     async def add_api_key(self, key: ApiKey, secret_sha256: bytes) -> None:
         """Insert a key."""
         await self._execute(

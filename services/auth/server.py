@@ -30,8 +30,10 @@ from services.runtime.server import Registration, Server, background
 class Parts:
     """The domain of auth, wired to Postgres."""
 
+    database: Database
     store: PostgresStore
     keyring: Keyring
+    passwords: Passwords
     sessions: Sessions
     administration: Administration
 
@@ -58,7 +60,7 @@ def build_parts(
     sessions = Sessions(store, keyring, passwords, lifetimes, clock, randomness)
     fingerprint_key = derive_key(wrapping_key, "request fingerprints")
     administration = Administration(store, keyring, passwords, fingerprint_key, clock, randomness)
-    return Parts(store, keyring, sessions, administration)
+    return Parts(database, store, keyring, passwords, sessions, administration)
 
 
 async def build(settings: AuthSettings, stack: AsyncExitStack) -> Server:
@@ -77,6 +79,7 @@ async def build(settings: AuthSettings, stack: AsyncExitStack) -> Server:
         mesh=registrations,
         validator=security.validator,
         verifier=security.verifier,
+        dependencies={**security.channels.dependencies(), "postgres": parts.database.ping},
     )
 
 

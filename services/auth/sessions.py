@@ -65,18 +65,24 @@ class Sessions:
 
         Raises AppError CREDENTIALS_INVALID, LOGIN_RATE_LIMITED, OVERLOADED.
         """
-        key = attempt_key(tenant_name, username, network_of(peer))
-        wait_s = await self._store.reserve_login(key, self._clock.now())
+        key, now = attempt_key(tenant_name, username, network_of(peer)), self._clock.now()
+        wait_s = await self._store.reserve_login(key, now)
         if wait_s > 0:
             alert("login_rate_limited", network=network_of(peer))
             raise _rate_limited(wait_s)
-        found = await self._find(tenant_name, username)
-        if not await self._passwords.verify(found[1] if found else None, password) or not found:
+        try:
+            found = await self._find(tenant_name, username)
+            fits = await self._passwords.verify(found[1] if found else None, password)
+        except AppError:
+            # Refused for want of room, or Postgres is away: no password was tried.
+            await self._store.release_login(key, now)
+            raise
+        if not fits or not found:
             record("login_refused")
             raise _invalid()
         await self._store.forget_failures(key)
         record("login")
-        return await self._begin(found[0])
+        return await self._begin(found[0], password_hash=found[1])
 
     async def exchange_api_key(self, text: str) -> Tokens:
         """Sign in by key; raises AppError CREDENTIALS_INVALID.
@@ -155,7 +161,9 @@ class Sessions:
             raise AppError(Reason.INTERNAL, "the user could not be made")
         return made
 
-    async def _begin(self, user: User, api_key_id: str | None = None) -> Tokens:
+    async def _begin(
+        self, user: User, *, api_key_id: str | None = None, password_hash: str | None = None
+    ) -> Tokens:
         now = self._clock.now()
         family = Family(
             tenant_id=user.tenant_id,
@@ -167,8 +175,11 @@ class Sessions:
         )
         text, token = self._new_token(family, None, now)
         async with self._store.tenant(user.tenant_id) as tx:
-            # A key that is revoked meanwhile must not leave a sign-in behind.
+            # A key that is revoked meanwhile must not leave a sign-in behind, nor must a password
+            # that was reset: whoever knew the old one would stay.
             if api_key_id is not None and not await tx.hold_api_key(api_key_id):
+                raise _invalid()
+            if password_hash is not None and not await tx.hold_password(user.id, password_hash):
                 raise _invalid()
             await tx.add_family(family, token)
         return await self._complete(_Grant(user, text, token.expires_at))

@@ -65,6 +65,10 @@ class TenantTransaction(Protocol):
         """Replace a user's password hash."""
         ...
 
+    async def hold_password(self, user_id: str, password_hash: str) -> bool:
+        """Return whether a hash is still the user's; it stays so until the transaction ends."""
+        ...
+
     async def add_api_key(self, key: ApiKey, secret_sha256: bytes) -> None:
         """Insert a key."""
         ...
@@ -138,6 +142,10 @@ class Store(Protocol):
 
         0: the attempt may be made. Exact for attempts at the same time, on any replica.
         """
+        ...
+
+    async def release_login(self, key: bytes, attempted_at: datetime) -> None:
+        """Take back what `reserve_login` counted at that time: the attempt was not made."""
         ...
 
     async def forget_failures(self, key: bytes) -> None:

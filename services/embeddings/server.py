@@ -45,6 +45,7 @@ async def build(settings: EmbeddingsSettings, stack: AsyncExitStack) -> Server:
         mesh=[Registration(pb_grpc.add_EmbeddingsServiceServicer_to_server, servicer, SERVICE)],
         validator=security.validator,
         verifier=security.verifier,
+        dependencies=security.channels.dependencies(),
     )
 
 

@@ -28,10 +28,14 @@ class MemorySettings(ServiceSettings):
     )
     database_pool: int = Field(8, ge=1, description="connections for requests at most")
     qdrant_url: str | None = Field(
-        None, description="a Qdrant server's gRPC address; unset: the embedded edge index"
+        None,
+        pattern=r"^https?://[^/\s]+/?$",
+        description="a Qdrant server, as http://host:6334 (gRPC); unset: the edge index",
     )
     qdrant_api_key: SecretStr | None = Field(None, description="the Qdrant server's API key")
-    qdrant_collection: str = Field("echomesh_memories", description="collection on that server")
+    qdrant_collection: str = Field(
+        "echomesh_memories", description="start of the collection's name on that server"
+    )
     index_dir: Path = Field(
         default_factory=lambda data: data["data_dir"] / "memory" / "index",
         description="folder of the edge index",

@@ -91,18 +91,22 @@ class ConversationServicer(pb_grpc.ConversationServiceServicer):
         """Store messages that were said elsewhere or before."""
         convert.check_text(request)
         now = self._clock.now()
-        messages = [self._new_message(message, now) for message in request.messages]
+        to = request.conversation_id
+        messages = [self._new_message(message, to, now) for message in request.messages]
         done = await self._store.append_messages(
             convert.owner(), request.conversation_id, messages, now
         )
         self._on_write()
         return pb.AppendMessagesResponse(
-            message_ids=[str(message_id) for message_id in done.message_ids],
+            message_ids=[str(message_id or "") for message_id in done.message_ids],
             stored=done.stored,
-            duplicates=len(messages) - done.stored,
+            duplicates=len(messages) - done.stored - len(done.refused),
+            refused=[convert.refused(place) for place in done.refused],
         )
 
-    def _new_message(self, message: pb.NewMessage, now: datetime) -> NewMessage:
+    def _new_message(
+        self, message: pb.NewMessage, conversation_id: str, now: datetime
+    ) -> NewMessage:
         role = convert.role(message.role)
         return NewMessage(
             message_id=self._new_id(),
@@ -112,6 +116,7 @@ class ConversationServicer(pb_grpc.ConversationServiceServicer):
             text=message.text,
             said_at=convert.time(message, "time", now),
             metadata=dict(message.metadata),
+            body_sha256=_body_hash(message, conversation_id),
         )
 
     async def GetMessage(
@@ -189,3 +194,10 @@ class ConversationServicer(pb_grpc.ConversationServiceServicer):
         )
         self._on_write()
         return pb.CompleteTurnResponse(reply=convert.message_message(reply))
+
+
+def _body_hash(message: pb.NewMessage, conversation_id: str) -> bytes:
+    """What a repeated append must carry again, as it was given."""
+    given = [message.role, message.speaker, message.text, message.time.ToNanoseconds()]
+    fields = {"given": given, "metadata": sorted(message.metadata.items())}
+    return ids.body_hash({"conversation": conversation_id, **fields})

@@ -11,6 +11,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from echomesh.common.v1 import errors_pb2
 from echomesh.memory.v1 import conversation_pb2 as cpb
 from echomesh.memory.v1 import memory_pb2 as mpb
 from services.memory.model import Conversation, Memory, Message, Owner
@@ -166,6 +167,11 @@ def message_message(value: Message) -> cpb.Message:
         finish_reason=cpb.FinishReason.Value(finish),
         model=value.model,
     )
+
+
+def refused(place: int) -> cpb.RefusedMessage:
+    """Return for the wire that the message at a place in the request was refused."""
+    return cpb.RefusedMessage(index=place, reason=errors_pb2.ERROR_REASON_REQUEST_ID_REUSED)
 
 
 def memory_message(value: Memory) -> mpb.Memory:

@@ -29,9 +29,16 @@ def body_hash(fields: Mapping[str, object]) -> bytes:
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).digest()
 
 
-def check_same_body(stored: bytes | None, given: bytes) -> None:
-    """Raise REQUEST_ID_REUSED unless a repeated request carries the body it had at first."""
+def check_same_body(stored: bytes | None, given: bytes, request_id: str = "") -> None:
+    """Raise REQUEST_ID_REUSED unless a repeated request carries the body it had at first.
+
+    The error names ``request_id``, where a call carries several.
+    """
     if stored != given:
-        raise AppError(
-            Reason.REQUEST_ID_REUSED, "this request_id was used with another request body"
-        )
+        raise reused({"request_id": request_id} if request_id else {})
+
+
+def reused(metadata: Mapping[str, str]) -> AppError:
+    """Return the error for a request id that was used with another body."""
+    text = "this request_id was used with another request body"
+    return AppError(Reason.REQUEST_ID_REUSED, text, metadata=metadata)

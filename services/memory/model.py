@@ -47,6 +47,7 @@ class NewMessage:
     """A message to store.
 
     ``request_id`` is prefixed by its origin (see :mod:`.ids`); ``said_at`` is when it was said.
+    ``body_sha256`` is of what was asked to be appended; a turn's messages have none of their own.
     """
 
     message_id: UUID
@@ -60,6 +61,7 @@ class NewMessage:
     parent_message_id: UUID | None = None
     finish_reason: str = ""
     model: str = ""
+    body_sha256: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,10 +158,14 @@ class Remembered:
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What became of an append: ids in the order of the request."""
+    """What became of an append: ids in the order of the request, None where one was refused.
 
-    message_ids: Sequence[UUID]
+    ``refused`` are the places of those, from 0: their request ids were used with another body.
+    """
+
+    message_ids: Sequence[UUID | None]
     stored: int
+    refused: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -212,17 +212,17 @@ class Recaller:
         ids: Sequence[UUID],
         hits: Sequence[IndexHit] | None,
     ) -> _Rows:
-        """Join ids to the table; index hits without a live row of their version are repaired."""
+        """Join ids to the table; index hits without a live row of their version are repaired.
+
+        A live row of another version is a candidate all the same: its score comes from the table.
+        """
         found, pending, after = await self._store.candidates(
             owner, model, ids, narrowed, self._limits.pending_rows
         )
-        if hits is None:
-            return _Rows(found, pending, after)
-        wrong = _wrong(hits, [*found, *pending])
+        wrong = _wrong(hits or (), [*found, *pending])
         if wrong:
             await self._repair(owner, wrong)
-        good = [row for row in found if row.memory.memory_id not in wrong]
-        return _Rows(good, pending, after)
+        return _Rows(found, pending, after)
 
     async def _repair(self, owner: Owner, memory_ids: set[UUID]) -> None:
         """Queue wrong points; failing to do so must not cost the answer (reconcile finds them)."""

@@ -49,7 +49,8 @@ async def build(settings: MemorySettings, stack: AsyncExitStack) -> Server:
         embeddings_pb2_grpc.EmbeddingsServiceStub(security.channels.channel("embeddings"))
     )
     index = await _open_index(settings, stack)
-    store = PostgresStore(_database(settings, stack))
+    database = _database(settings, stack)
+    store = PostgresStore(database)
     runner = await _start_jobs(settings, stack, embedder, index)
     clock = SystemClock()
     recaller = Recaller(store, embedder, index, clock, settings.recall_limits)
@@ -74,6 +75,11 @@ async def build(settings: MemorySettings, stack: AsyncExitStack) -> Server:
         mesh=registrations,
         validator=security.validator,
         verifier=security.verifier,
+        dependencies={
+            **security.channels.dependencies(),
+            "index": lambda: _answers(index),
+            "postgres": database.ping,
+        },
     )
 
 
@@ -104,6 +110,12 @@ async def _open_index(settings: MemorySettings, stack: AsyncExitStack) -> Vector
     stack.push_async_callback(index.close)
     await index.start()
     return index
+
+
+async def _answers(index: VectorIndex) -> bool:
+    """Whether the index takes part now; raises AppError if not."""
+    await index.generation()
+    return True
 
 
 def _database(settings: MemorySettings, stack: AsyncExitStack) -> Database:

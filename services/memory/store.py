@@ -58,7 +58,11 @@ class ConversationStore(Protocol):
     async def append_messages(
         self, owner: Owner, conversation_id: str, messages: Sequence[NewMessage], now: datetime
     ) -> Appended:
-        """Store messages with their memories; those stored before are left alone."""
+        """Store messages with their memories; those stored before are left alone.
+
+        One whose request id has another body is refused by itself. Raises REQUEST_ID_REUSED if
+        that is so of all.
+        """
 
     async def get_message(self, owner: Owner, message_id: UUID) -> Message:
         """Return a message."""

@@ -39,6 +39,7 @@ async def build(settings: ModelsSettings, stack: AsyncExitStack) -> Server:
         ],
         validator=security.validator,
         verifier=security.verifier,
+        dependencies=security.channels.dependencies(),
     )
 
 

@@ -23,13 +23,16 @@ class RoutingSettings(ServiceSettings):
     max_turns: int = Field(64, ge=1, description="turns that run at once")
     max_queued_turns: int = Field(128, ge=0, description="turns that may wait; more are refused")
     auth_endpoint: str = Field(
-        local_address("auth", "public"), description="where SDKs reach auth (host:port)"
+        local_address("auth", "public"),
+        description="where SDKs reach auth: host:port[,host:port ...]",
     )
     memory_endpoint: str = Field(
-        local_address("memory", "public"), description="where SDKs reach memory (host:port)"
+        local_address("memory", "public"),
+        description="where SDKs reach memory: host:port[,host:port ...]",
     )
     routing_endpoint: str = Field(
-        local_address("routing", "public"), description="where SDKs reach routing (host:port)"
+        local_address("routing", "public"),
+        description="where SDKs reach routing: host:port[,host:port ...]",
     )
     endpoints_tls: bool = Field(False, description="whether those endpoints speak TLS")
 

@@ -259,6 +259,7 @@ def _finish(finish: models_pb2.Finish) -> domain.Finish:
         model=finish.model,
         usage=domain.Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
         quoted_ids=tuple(finish.quoted_evidence_ids),
+        confidence=finish.confidence,
     )
 
 
@@ -311,6 +312,7 @@ def _final(final: domain.Final) -> chat_pb2.Final:
         total=_duration(final.total_s),
         trace_id=final.trace_id,
         used_memory_ids=final.used_memory_ids,
+        confidence=final.confidence,
     )
 
 

@@ -227,12 +227,16 @@ class Usage:
 
 @dataclass(frozen=True)
 class Finish:
-    """The end of a generation; `quoted_ids` are memories the extractive model quoted."""
+    """The end of a generation; the last two come from the extractive model only.
+
+    `quoted_ids` are the memories it quoted, `confidence` how likely (0..1) they hold an answer.
+    """
 
     reason: FinishReason
     model: str
     usage: Usage = Usage()
     quoted_ids: tuple[str, ...] = ()
+    confidence: float | None = None
 
 
 GenerationEvent = str | ToolCall | Finish
@@ -305,6 +309,7 @@ class Final:
     total_s: float
     trace_id: str
     used_memory_ids: tuple[str, ...]
+    confidence: float | None = None
 
 
 Frame = Accepted | Progress | Decision | MemoriesUsed | TextDelta | ToolCall | Restart | Final

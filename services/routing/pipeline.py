@@ -162,9 +162,12 @@ class Turn:
 
     async def _take_over(self, emit: Emit, handle: TurnHandle, begun: BegunTurn | None) -> None:
         """Become the runner: stop an older one here, void what the client may hold of it."""
+        table = self._parts.table
         if begun is None:
+            self._leg.when_begun(lambda late: table.claim(self._key, handle, late.epoch))
             return
-        self._parts.table.claim(self._key, handle, begun.epoch)
+        table.claim(self._key, handle, begun.epoch)
+        await asyncio.sleep(0)  # ends here if a newer one runs already
         reason = rerun_reason(begun)
         if reason:
             await emit(Restart(reason))
@@ -274,6 +277,7 @@ class Turn:
             total_s=self._budget.elapsed_s(),
             trace_id=self._trace_id,
             used_memory_ids=tuple(hit.id for hit in self._shown) if generative else quoted,
+            confidence=None if generative or finish is None else finish.confidence,
         )
 
     async def _finished(self, emit: Emit, begun: BegunTurn | None) -> bool:

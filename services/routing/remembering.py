@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from services.routing.domain import (
@@ -29,6 +29,9 @@ RECENT_MESSAGES = 20
 RECALL_HITS = 24
 # The write of a turn may outlive its call by this, so that what was said is not lost.
 STORE_S = 2.0
+# A reply's write goes on for this long behind its final frame: a memory that froze is noticed
+# within 2.5 s, and only then another one is asked.
+REPLY_WRITE_S = 5.0
 # Reasons that mean memory is away, late or full: the reply goes on without it.
 AWAY = frozenset(
     {
@@ -135,6 +138,16 @@ class MemoryLeg:
             return StoreResult.STORED
         return result_of(error) if isinstance(error, AppError) else StoreResult.UNKNOWN
 
+    def when_begun(self, then: Callable[[BegunTurn], None]) -> None:
+        """Call `then` when the begin is answered at last, unless the turn was finished before."""
+
+        def answered(task: asyncio.Task[BegunTurn]) -> None:
+            if not task.cancelled() and task.exception() is None and task.result().reply is None:
+                then(task.result())
+
+        if self._begin is not None:
+            self._begin.add_done_callback(answered)
+
     async def begun_late(self, timeout_s: float) -> BegunTurn | None:
         """Return the begun turn at the end of the reply: a failed begin is tried once more."""
         if self._begin is None:
@@ -154,7 +167,8 @@ class MemoryLeg:
     ) -> tuple[str, StoreResult]:
         """Store the reply; return its id and what is known after `timeout_s` seconds.
 
-        The write goes on by itself for up to `STORE_S`, whoever waits. Raises TURN_SUPERSEDED.
+        The write goes on by itself for up to `REPLY_WRITE_S`, whoever waits. Raises
+        TURN_SUPERSEDED.
         """
         task = self._spawn(
             self._memory.complete(
@@ -166,7 +180,7 @@ class MemoryLeg:
                 model=transcript.model,
                 metadata=pack(transcript.tool_calls),
             ),
-            STORE_S,
+            REPLY_WRITE_S,
         )
         try:
             reply_id = await _wait(task, timeout_s)

@@ -46,7 +46,7 @@ def make_parts(
         catalog=Catalog(models, clock, background),
         personas=personas,
         book=TargetBook(),
-        table=TurnTable(background),
+        table=TurnTable(background, clock),
         explanations=Explanations(clock),
         background=background,
         gate=Gate(settings.max_turns, settings.max_queued_turns, name="turns"),
@@ -90,6 +90,7 @@ async def build(settings: RoutingSettings, stack: AsyncExitStack) -> Server:
         mesh=services,
         validator=security.validator,
         verifier=security.verifier,
+        dependencies=security.channels.dependencies(),
     )
 
 

@@ -7,6 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from typing import Any
 
 from services.routing.domain import Frame
+from services.runtime.cache import BoundedCache
+from services.runtime.clock import Clock
+from services.runtime.deadline import MAX_DEADLINE_S
 from services.runtime.errors import AppError, Reason
 
 Emit = Callable[[Frame], Awaitable[None]]
@@ -14,6 +17,8 @@ TurnKey = tuple[str, str, str]
 
 # Frames that may wait for a slow reader before the turn waits too.
 STREAM_FRAMES = 64
+# Turns whose epoch is kept: far more than end in the time of one call.
+KEPT_EPOCHS = 10_000
 
 
 class FrameStream:
@@ -84,31 +89,55 @@ class Background:
 
 
 class TurnHandle:
-    """One running turn: its task, its epoch, and whether a newer runner took over."""
+    """One running turn: its task, and the epoch of the newer runner that took over, if any."""
 
     def __init__(self) -> None:
         self.task: asyncio.Task[None] | None = None
-        self.epoch = 0
-        self.superseded = False
+        self.superseded_by = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether it runs no more."""
+        return self.task is None or self.task.done()
+
+    def stop(self, epoch: int) -> None:
+        """End it for the runner with the higher `epoch`."""
+        if not self.ended:
+            self.superseded_by = epoch
+            self.task.cancel()  # type: ignore[union-attr]
 
 
 class TurnTable:
     """The turns that run in this process, by (tenant, user, request_id)."""
 
-    def __init__(self, background: Background) -> None:
+    def __init__(self, background: Background, clock: Clock) -> None:
         self._background = background
         self._running: dict[TurnKey, TurnHandle] = {}
+        # The highest epoch seen of each turn, for runners that learn theirs late.
+        self._epochs: BoundedCache[TurnKey, int] = BoundedCache(
+            max_items=KEPT_EPOCHS, ttl_s=MAX_DEADLINE_S, clock=clock
+        )
+
+    @property
+    def running(self) -> int:
+        """How many turns have a runner here."""
+        return len(self._running)
 
     def claim(self, key: TurnKey, handle: TurnHandle, epoch: int) -> None:
-        """Make `handle` the runner of `key`; an older runner in this process is stopped."""
-        handle.epoch = epoch
-        older = self._running.get(key)
-        if older is handle or (older is not None and older.epoch > epoch):
+        """Make `handle` the runner of `key`.
+
+        Of two in this process the one with the lower epoch is stopped, whichever claims later.
+        """
+        newest = self._epochs.get(key) or 0
+        if epoch < newest:
+            handle.stop(newest)
             return
-        self._running[key] = handle
-        if older is not None and older.task is not None:
-            older.superseded = True
-            older.task.cancel()
+        self._epochs.put(key, epoch)
+        older = self._running.get(key)
+        if older is not None and older is not handle:
+            older.stop(epoch)
+        if not handle.ended:
+            self._running[key] = handle
 
     async def run(
         self,
@@ -143,9 +172,9 @@ class TurnTable:
             await work(stream.put, handle)
             await stream.end()
         except asyncio.CancelledError:
-            if not handle.superseded:
+            if not handle.superseded_by:
                 raise
-            await stream.end(_superseded(handle.epoch))
+            await stream.end(_superseded(handle.superseded_by))
         except Exception as error:
             await stream.end(error)
         finally:
@@ -157,5 +186,5 @@ def _superseded(epoch: int) -> AppError:
     return AppError(
         Reason.TURN_SUPERSEDED,
         "a newer call with this request_id runs the turn",
-        metadata={"epoch": str(epoch + 1)},
+        metadata={"epoch": str(epoch)},
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import Any
 
 import grpc
@@ -19,6 +19,7 @@ from services.runtime import metrics
 from services.runtime.authenticate import AUTHORIZATION, CALLER
 from services.runtime.deadline import require_time
 from services.runtime.errors import AppError, Reason
+from services.runtime.health import Dependency, connected
 from services.runtime.identity import current_token, identity_or_none
 from services.runtime.retry import service_config
 from services.runtime.settings import ServiceSettings
@@ -37,7 +38,8 @@ _OPTIONS: list[tuple[str, Any]] = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In spite of its name: how long a connection may take to be made, all its round trips.
+    ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 500),
     ("grpc.dns_min_time_between_resolutions_ms", 1_000),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -60,6 +62,10 @@ class ChannelFactory:
             options = [*_OPTIONS, ("grpc.service_config", service_config(target))]
             self._channels[target] = grpc.aio.insecure_channel(address, options=options)
         return MeshChannel(self._channels[target], target, self._signer)
+
+    def dependencies(self) -> Mapping[str, Dependency]:
+        """The services that channels were made to, each with whether it is connected."""
+        return {name: connected(channel) for name, channel in self._channels.items()}
 
     async def close(self) -> None:
         """Close every channel; running calls are cancelled."""

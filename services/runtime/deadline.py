@@ -11,6 +11,8 @@ from services.runtime.errors import AppError, Reason
 
 # What a call gets that comes with no deadline, and what runs outside any call.
 DEFAULT_S = 10.0
+# The most that a call may ask for.
+MAX_DEADLINE_S = 600.0
 
 _ends: ContextVar[float | None] = ContextVar("deadline", default=None)
 

@@ -48,6 +48,9 @@ START_LIMIT_S = 60
 STOP_GRACE_S = 15
 """A fast shutdown writes one checkpoint; then the rest is killed."""
 
+ROOM_BYTES = 32 * 2**20
+"""Recovery ends with a new log segment of 16 MB, and the first writes may need another."""
+
 _POLL_S = 0.05
 _INITDB_LIMIT_S = 120
 _LEFTOVER_GRACE_S = 10
@@ -158,6 +161,10 @@ class EmbeddedPostgres:
             if pid and self._child.returncode is None:
                 _send(pid, signal.SIGKILL)
             await self._child.stop(grace_s=2)
+
+    def has_room(self) -> bool:
+        """Whether its disk has space for a server to start."""
+        return shutil.disk_usage(self._data_folder()).free >= ROOM_BYTES
 
     async def answers(self, timeout_s: float) -> bool:
         """Whether the server takes a new connection and answers on it in time."""

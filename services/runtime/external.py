@@ -65,6 +65,10 @@ class ExternalPostgres:
         """Say yes: a server that is away comes back without our help."""
         return timeout_s > 0
 
+    def has_room(self) -> bool:
+        """Say yes: its disk is not ours to watch."""
+        return True
+
     async def kill(self) -> None:
         """Leave the server alone."""
 

@@ -19,7 +19,7 @@ from opentelemetry import propagate, trace
 
 from services.runtime import metrics
 from services.runtime.authenticate import Authenticator
-from services.runtime.deadline import deadline_scope
+from services.runtime.deadline import MAX_DEADLINE_S, deadline_scope
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import acting_as
 from services.runtime.logs import get_logger
@@ -27,9 +27,8 @@ from services.runtime.policy import Rule, rule_for
 from services.runtime.status import CODES, DETAILS_KEY, to_status
 from services.runtime.validation import MALFORMED, checked
 
-# For calls that come without a deadline, and the most that one may ask for.
+# For calls that come without a deadline.
 DEFAULT_DEADLINE_S = 60.0
-MAX_DEADLINE_S = 600.0
 # Health answers whatever the load, and a balancer watches it for as long as it is connected: it
 # is not shed, has no deadline and makes no span.
 _HEALTH = "/grpc.health.v1.Health/"
@@ -56,6 +55,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._max_in_flight = max_in_flight
         self._debug = debug
         self._in_flight = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -69,6 +70,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 return handler
             self._wrapped[path] = self._wrap(path, handler)
         return self._wrapped[path]
+
+    async def idle(self) -> None:
+        """Wait until no call is being answered; health checks and watches are none."""
+        await self._idle.wait()
 
     def _wrap(
         self, path: str, handler: grpc.RpcMethodHandler[Any, Any]
@@ -94,7 +99,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         )
 
     async def _run(self, path: str, rule: Rule, context: Any, body: Body) -> Any:
-        metadata = {k: v for k, v in context.invocation_metadata() or () if isinstance(v, str)}
+        metadata = _text_metadata(context)
         parent = propagate.extract(metadata)
         started = time.monotonic()
         with _TRACER.start_as_current_span(
@@ -135,11 +140,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 retry_after_s=1.0,
             )
         self._in_flight += 1
+        self._idle.clear()
         _IN_FLIGHT.inc()
         try:
             yield
         finally:
             self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
             _IN_FLIGHT.dec()
 
 
@@ -175,6 +183,18 @@ class _Outcome:
             get_logger().error("rpc_failed", method=self._path, exc_info=error)
         self.done(CODES[known.reason])
         await _send(context, known, trace_id(self._span))
+
+
+def _text_metadata(context: Any) -> dict[str, str]:
+    """The text values by key; those of a repeated key are joined by a comma, as HTTP has it.
+
+    With the last one alone, a proxy in front could check one authorization and we another.
+    """
+    joined: dict[str, str] = {}
+    for key, value in context.invocation_metadata() or ():
+        if isinstance(value, str):
+            joined[key] = f"{joined[key]},{value}" if key in joined else value
+    return joined
 
 
 async def _send(context: Any, error: AppError, trace_id: str) -> None:

@@ -103,7 +103,8 @@ async def migrate_service(name: str, dsn: str, folder: Path) -> list[str]:
     connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
     try:
         await _take_lock(connection, name)
-        await connection.execute(_table_sql(name))
+        async with connection.transaction():
+            await connection.execute(_table_sql(name))
         waiting = await _waiting(connection, name, migrations)
         for migration in waiting:
             await _apply_with_retry(connection, name, migration)
@@ -156,6 +157,7 @@ async def _take_lock(connection: asyncpg.Connection, name: str) -> None:
 
 
 def _table_sql(name: str) -> str:
+    # Whoever serves requests may read what ran, and must not be able to change it.
     return f"""
         create table if not exists "{name}".schema_migrations (
             version int primary key,
@@ -163,7 +165,10 @@ def _table_sql(name: str) -> str:
             sha256 text not null,
             compatible_from int not null,
             applied_at timestamptz not null default now()
-        )"""
+        );
+        revoke all on "{name}".schema_migrations from "{name}_app", "{name}_jobs";
+        grant select on "{name}".schema_migrations to "{name}_app", "{name}_jobs";
+        """
 
 
 async def _waiting(

@@ -1,15 +1,16 @@
 """Postgres for request handlers and jobs, safe behind PgBouncer in transaction mode.
 
-Every statement runs in an explicit transaction, nothing is prepared across transactions, settings
-are local to one, and nothing waits without a limit. That the database is away is told to callers
-in one way only: `AppError(DEPENDENCY_UNAVAILABLE)`.
+Every statement runs in an explicit transaction, settings are local to one, and nothing waits
+without a limit. Statements are kept prepared where the server itself answers, and only there: a
+pooler may hand each transaction to another server. That the database is away is told to callers in
+one way only: `AppError(DEPENDENCY_UNAVAILABLE)`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol, TypeAlias
 
 import asyncpg
@@ -35,6 +36,15 @@ CLOSE_TIMEOUT_S = 5.0
 
 MAX_SIZE = 8
 
+PREPARED_STATEMENTS = 200
+"""Kept by each connection; a service has fewer. Planning one over the partitioned tables costs
+more than running it."""
+
+_DIRECT_SETTINGS = {
+    # One plan for all users: partitions are pruned when it runs, and none is planned for.
+    "plan_cache_mode": "force_generic_plan",
+}
+
 _DEPENDENCY = "postgres"
 
 _AWAY = (
@@ -55,9 +65,13 @@ _BUSY = (
     asyncpg.LockNotAvailableError,
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
+    asyncpg.InvalidCachedStatementError,  # a migration ran; the next try prepares it anew
 )
 
-_SET_IDENTITY = "select set_config('app.tenant_id', $1, true), set_config('app.user_id', $2, true)"
+# One trip for both. The names travel as hexadecimal digits, so that nothing in them is SQL.
+_BEGIN_AS = """begin {mode};
+select set_config('app.tenant_id', convert_from('\\x{tenant}', 'UTF8'), true),
+  set_config('app.user_id', convert_from('\\x{user}', 'UTF8'), true)"""
 
 
 class Subject(Protocol):
@@ -114,15 +128,8 @@ class Database:
                 STORAGE_FULL when its disk is full.
 
         """
-        with_errors_mapped = _ErrorMap()
-        with with_errors_mapped:
-            pool = await self._opened()
-            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
-            try:
-                async with connection.transaction(readonly=readonly):
-                    yield connection
-            finally:
-                await asyncio.shield(_release(pool, connection))
+        async with self._connection() as connection, connection.transaction(readonly=readonly):
+            yield connection
 
     @asynccontextmanager
     async def tenant(
@@ -136,9 +143,32 @@ class Database:
         """
         if not subject.tenant_id or not subject.user_id:
             raise ValueError("a tenant's transaction needs a tenant and a user")
-        async with self.transaction(readonly=readonly) as connection:
-            await connection.execute(_SET_IDENTITY, subject.tenant_id, subject.user_id)
-            yield connection
+        begin = _BEGIN_AS.format(
+            mode="read only" if readonly else "read write",
+            tenant=subject.tenant_id.encode().hex(),
+            user=subject.user_id.encode().hex(),
+        )
+        async with self._connection() as connection:
+            await connection.execute(begin)
+            try:
+                yield connection
+            except BaseException:
+                # On a lost connection there is nothing to roll back, and the first error counts.
+                with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):
+                    await connection.execute("rollback")
+                raise
+            await connection.execute("commit")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """A connection of the pool, with errors mapped; it goes back whatever happens."""
+        with _ErrorMap():
+            pool = await self._opened()
+            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT_S)
+            try:
+                yield connection
+            finally:
+                await asyncio.shield(_release(pool, connection))
 
     async def ping(self) -> bool:
         """Whether Postgres answers now (for `doctor` and metrics, never for health)."""
@@ -162,18 +192,34 @@ class Database:
     async def _opened(self) -> asyncpg.Pool[Any]:
         async with self._opening:
             if self._pool is None:
+                direct = await _is_direct(self._dsn, self._command_timeout_s)
                 self._pool = await asyncpg.create_pool(
                     self._dsn,
                     min_size=0,
                     max_size=self._max_size,
-                    statement_cache_size=0,
+                    statement_cache_size=PREPARED_STATEMENTS if direct else 0,
                     command_timeout=self._command_timeout_s,
                     timeout=CONNECT_TIMEOUT_S,
                     max_inactive_connection_lifetime=60.0,
                     connection_class=_PooledConnection,
-                    server_settings={"application_name": self._name},
+                    server_settings={
+                        "application_name": self._name,
+                        **(_DIRECT_SETTINGS if direct else {}),
+                    },
                 )
             return self._pool
+
+
+async def _is_direct(dsn: str, command_timeout_s: float) -> bool:
+    """Whether no pooler stands between: its connections have process numbers of their own."""
+    connection = await asyncpg.connect(
+        dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=command_timeout_s, statement_cache_size=0
+    )
+    try:
+        server_pid = await connection.fetchval("select pg_backend_pid()")
+        return bool(server_pid == connection.get_server_pid())
+    finally:
+        connection.terminate()
 
 
 async def connect_direct(dsn: str, *, name: str) -> asyncpg.Connection[Any]:
@@ -195,6 +241,8 @@ async def connect_direct(dsn: str, *, name: str) -> asyncpg.Connection[Any]:
 
 def mapped_error(error: BaseException) -> AppError | None:
     """Return what a caller is told about a database error, or None if it is ours to handle."""
+    if isinstance(error, asyncpg.CharacterNotInRepertoireError):
+        return AppError(Reason.INVALID_REQUEST, "text must not contain the NUL character")
     if isinstance(error, asyncpg.DiskFullError):
         return AppError(Reason.STORAGE_FULL, "the database's disk is full", retry_after_s=30.0)
     if isinstance(error, _BUSY):
@@ -205,7 +253,9 @@ def mapped_error(error: BaseException) -> AppError | None:
 
 
 def _is_closed_connection(error: BaseException) -> bool:
-    return isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+    # A pool takes a lost connection back from under its user, who then hears of that.
+    lost = ("clos", "released back to the pool")
+    return isinstance(error, asyncpg.InterfaceError) and any(word in str(error) for word in lost)
 
 
 class _ErrorMap:

@@ -1,7 +1,8 @@
 """Databases, schemas and roles of the mesh: one schema and three roles for every service.
 
 `<svc>_owner` owns the schema and runs its migrations, `<svc>_app` serves requests under row-level
-security, `<svc>_jobs` works across tenants. Each has rights in its own schema only.
+security, `<svc>_jobs` works across tenants. Each has rights in its own schema only, and on its
+tables only what a migration grants.
 """
 
 from __future__ import annotations
@@ -147,15 +148,15 @@ async def _create_schemas(inside_dsn: str, services: list[str], database: str) -
 
 def _schema_sql(svc: str, database: str) -> str:
     users = f'"{svc}_app", "{svc}_jobs"'
-    defaults = f'alter default privileges for role "{svc}_owner" in schema "{svc}" grant'
+    defaults = f'alter default privileges for role "{svc}_owner" in schema "{svc}"'
     return f"""
         grant connect, temporary on database "{database}" to "{svc}_owner";
         grant connect on database "{database}" to {users};
         create schema if not exists "{svc}" authorization "{svc}_owner";
         grant usage on schema "{svc}" to {users};
-        {defaults} select, insert, update, delete on tables to {users};
-        {defaults} usage, select on sequences to {users};
-        {defaults} execute on functions to {users};
+        {defaults} revoke all on tables from {users};
+        {defaults} grant usage, select on sequences to {users};
+        {defaults} grant execute on functions to {users};
         alter default privileges for role "{svc}_owner"
             revoke execute on functions from public;
     """  # noqa: S608 - names of our own services

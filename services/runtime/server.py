@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from services.runtime.authenticate import Authenticator
 from services.runtime.channel import MAX_MESSAGE_BYTES
 from services.runtime.errors import AppError, Reason
+from services.runtime.health import Dependency, MeshHealth
 from services.runtime.interceptor import CallInterceptor
 from services.runtime.logs import get_logger, setup_logs
 from services.runtime.metrics import start_metrics_server, watch_event_loop
@@ -32,6 +33,8 @@ MAX_IN_FLIGHT = 1_000
 _DRAIN_S = 1.0
 # Running calls get this long to end.
 _GRACE_S = 10.0
+# Once all have ended, their last bytes get this long to leave.
+_FLUSH_S = 0.2
 _COMMON: list[tuple[str, Any]] = [
     # Two processes would silently share a port.
     ("grpc.so_reuseport", 0),
@@ -70,10 +73,13 @@ class Server:
     validator: TokenValidator | None = None
     verifier: AssertionVerifier | None = None
     max_in_flight: int = MAX_IN_FLIGHT
+    # What it needs to do all its work, by name; told on the mesh listener, apart from its health.
+    dependencies: Mapping[str, Dependency] = field(default_factory=dict)
     # The address each listener got, with the real port if 0 was asked for.
     public_bound: str = ""
     mesh_bound: str = ""
     _servers: list[grpc.aio.Server] = field(default_factory=list)
+    _interceptors: list[CallInterceptor] = field(default_factory=list)
     _health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
 
     async def start(self) -> None:
@@ -105,11 +111,14 @@ class Server:
         server = grpc.aio.server(interceptors=[interceptor], options=options)
         for registration in registrations:
             registration.add(registration.servicer, server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        is_mesh = options is _MESH
+        own = self._health
+        served = MeshHealth(self.name, own, self.dependencies) if is_mesh else own
+        health_pb2_grpc.add_HealthServicer_to_server(served, server)
         if self.settings.reflection:
             names = [registration.name for registration in registrations]
             reflection.enable_server_reflection([*names, health.SERVICE_NAME], server)
-        if self.settings.channelz and options is _MESH:
+        if self.settings.channelz and is_mesh:
             channelz.add_channelz_servicer(server)
         try:
             port = _bind(server, address, credentials)
@@ -117,13 +126,20 @@ class Server:
             raise AppError(Reason.INTERNAL, f"{self.name}: {address} is in use") from None
         await server.start()
         self._servers.append(server)
+        self._interceptors.append(interceptor)
         return f"{address.rpartition(':')[0]}:{port}"
 
     async def stop(self, grace_s: float = _GRACE_S, drain_s: float = 0.0) -> None:
         """Say NOT_SERVING, wait for balancers, then let running calls end."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(drain_s)
-        await asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+        stopping = asyncio.gather(*(server.stop(grace_s) for server in self._servers))
+        idle = asyncio.gather(*(interceptor.idle() for interceptor in self._interceptors))
+        await asyncio.wait({stopping, idle}, return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        # Balancers watch health for as long as they are connected: they are not waited for.
+        await asyncio.gather(*(server.stop(_FLUSH_S) for server in self._servers))
+        await stopping
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:

@@ -84,6 +84,9 @@ class ServiceSettings(BaseSettings):
     public_tls_key: Path | None = Field(
         None, description="PEM private key of the public listener; set with the certificate"
     )
+    public_plaintext: bool = Field(
+        False, description="public listener off loopback without TLS: something in front speaks it"
+    )
     reflection: bool = Field(False, description="describe the gRPC services to tools (grpcurl)")
     channelz: bool = Field(False, description="serve channelz on the mesh listener")
     metrics_address: str | None = Field(

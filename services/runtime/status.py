@@ -102,6 +102,8 @@ def from_rpc_error(error: grpc.aio.AioRpcError, service: str) -> AppError:
     info = _find(status, error_details_pb2.ErrorInfo())
     if info is None or info.domain != DOMAIN:
         return _bare(error, service)
+    if info.reason == Reason.CALLER_INVALID:
+        return _refused_us(service)
     bad = _find(status, error_details_pb2.BadRequest())
     retry = _find(status, error_details_pb2.RetryInfo())
     return AppError(
@@ -119,6 +121,16 @@ def _bare(error: grpc.aio.AioRpcError, service: str) -> AppError:
     metadata = {"dependency": service}
     text = f"{service}: {error.code().name.lower().replace('_', ' ')}"
     return AppError(reason, text, metadata=metadata, retry_after_s=retry_after_s)
+
+
+def _refused_us(service: str) -> AppError:
+    """Not the user's fault: a service that does not take our assertion is as good as away."""
+    return AppError(
+        Reason.DEPENDENCY_UNAVAILABLE,
+        f"{service} does not accept this service: their clocks or trust keys differ",
+        metadata={"dependency": service},
+        retry_after_s=1.0,
+    )
 
 
 def _reason(name: str) -> Reason:

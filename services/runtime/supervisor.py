@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -58,6 +58,22 @@ class WorkerLimits:
 def socket_from_environment() -> Path:
     """Return the socket that the supervisor chose; for a worker's `main`."""
     return Path(os.environ[SOCKET_VARIABLE])
+
+
+@contextlib.contextmanager
+def answers_or_away(name: str) -> Iterator[None]:
+    """Surround a call to a worker: DEPENDENCY_UNAVAILABLE is raised if the worker is given up.
+
+    Its channel is closed then, which gRPC tells as a cancel; passed on as one it would end the
+    caller's task, that nobody has cancelled.
+    """
+    try:
+        yield
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise unavailable(name) from None
 
 
 class WorkerSupervisor:
@@ -168,6 +184,10 @@ class WorkerSupervisor:
                     watching.cancel()
         except OSError as error:
             return f"cannot start: {error.strerror}"
+        except Exception as error:
+            # Whatever it was, giving up without a word would leave the service without a worker.
+            self._log.exception("worker_failed")
+            return f"failed: {type(error).__name__}"
 
     @asynccontextmanager
     async def _process(self, socket: Path) -> AsyncIterator[Child]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from pathlib import Path
 
 import grpc
@@ -13,14 +14,34 @@ from services.runtime.settings import ServiceSettings
 def public_credentials(settings: ServiceSettings) -> grpc.ServerCredentials | None:
     """The credentials that the settings name; None: plain text, which SDKs accept on loopback.
 
-    Raises AppError in one line if the files cannot be read or only one of them is set.
+    Raises AppError in one line if the files cannot be read, only one of them is set, or there are
+    none for a listener that others than this machine can reach.
     """
     cert, key = settings.public_tls_cert, settings.public_tls_key
     if cert is None and key is None:
+        address = settings.public_address or ""
+        if not (is_loopback(address) or settings.public_plaintext):
+            raise AppError(
+                Reason.INTERNAL,
+                f"tokens would cross the network in the clear on {address}: set public_tls_cert and"
+                " public_tls_key, or public_plaintext where something in front speaks TLS",
+            )
         return None
     if cert is None or key is None:
         raise AppError(Reason.INTERNAL, "public_tls_cert and public_tls_key belong together")
     return _Files(cert, key).credentials()
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine reaches a listener at `host:port` or `unix:path`."""
+    if address.startswith("unix:"):
+        return True
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        # Any other name may lead anywhere, today or tomorrow.
+        return host == "localhost"
 
 
 class _Files:

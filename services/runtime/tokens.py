@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,10 @@ class KeySet:
         if key_id not in self._keys:
             await self.refresh()
         return self._keys.get(key_id)
+
+    def knows(self, key_id: str) -> bool:
+        """Whether this key is published still, as far as is known here."""
+        return key_id in self._keys
 
     async def refresh(self) -> None:
         """Ask auth for its keys; failing that, add what the file holds to those known."""
@@ -128,29 +133,34 @@ class TokenValidator:
     def __init__(self, keys: KeySet, clock: Clock) -> None:
         self._keys = keys
         self._clock = clock
-        self._cache: BoundedCache[bytes, Identity] = BoundedCache(
+        # Identity and id of the key that proved it: a key that is gone proves nothing any more.
+        self._cache: BoundedCache[bytes, tuple[Identity, str]] = BoundedCache(
             max_items=_CACHED_TOKENS, clock=clock
         )
 
-    async def validate(self, token: str) -> Identity:
-        """The identity of a token; raises AppError TOKEN_INVALID or TOKEN_EXPIRED."""
+    async def validate(self, token: str, *, past_expiry_s: float = 0.0) -> Identity:
+        """The identity of a token; raises AppError TOKEN_INVALID or TOKEN_EXPIRED.
+
+        `past_expiry_s`: for how long after its expiry it still counts; see `authenticate`.
+        """
         digest = hashlib.sha256(token.encode()).digest()
-        identity = self._cache.get(digest)
-        if identity is None:
-            identity = await self._verify(token)
-            self._cache.put(digest, identity)
-        if identity.expires_at <= self._clock.now().timestamp():
+        found = self._cache.get(digest)
+        if found is None or not self._keys.knows(found[1]):
+            found = await self._verify(token)
+            self._cache.put(digest, found)
+        identity = found[0]
+        if identity.expires_at + past_expiry_s <= self._clock.now().timestamp():
             raise AppError(Reason.TOKEN_EXPIRED, "the token has expired")
         return identity
 
-    async def _verify(self, token: str) -> Identity:
-        key = await self._key_of(token)
+    async def _verify(self, token: str) -> tuple[Identity, str]:
+        key, key_id = await self._key_of(token)
         claims = _decode(token, key, AUDIENCE, Reason.TOKEN_INVALID, verify_exp=False)
         if claims["iss"] != ISSUER:
             raise AppError(Reason.TOKEN_INVALID, "the token is not valid")
-        return _identity_of(claims)
+        return _identity_of(claims), key_id
 
-    async def _key_of(self, token: str) -> Ed25519PublicKey:
+    async def _key_of(self, token: str) -> tuple[Ed25519PublicKey, str]:
         try:
             key_id = str(jwt.get_unverified_header(token).get("kid", ""))
         except jwt.PyJWTError:
@@ -160,7 +170,7 @@ class TokenValidator:
             raise unavailable("auth")
         if key is None:
             raise AppError(Reason.TOKEN_INVALID, "the token is not valid")
-        return key
+        return key, key_id
 
 
 def _identity_of(claims: Mapping[str, Any]) -> Identity:
@@ -173,10 +183,21 @@ def _identity_of(claims: Mapping[str, Any]) -> Identity:
             tenant_id=tenant_id,
             user_id=user_id,
             roles=frozenset(claims.get("roles", ())),
-            expires_at=float(claims["exp"]),
+            expires_at=_moment(claims["exp"]),
         )
     except (KeyError, TypeError, ValueError):
         raise AppError(Reason.TOKEN_INVALID, "the token is not valid") from None
+
+
+def _moment(claim: Any) -> float:
+    """Seconds since 1970. Raises TypeError or ValueError; NaN would never lie in the past."""
+    try:
+        moment = float(claim)
+    except OverflowError:
+        moment = math.inf
+    if not math.isfinite(moment):
+        raise ValueError("a token ends at some time")
+    return moment
 
 
 class AssertionSigner:
@@ -186,21 +207,22 @@ class AssertionSigner:
         self._service = service
         self._key = key
         self._clock = clock
-        self._cache: BoundedCache[tuple[str, str, str], str] = BoundedCache(
+        self._cache: BoundedCache[tuple[str, str, str], tuple[str, int]] = BoundedCache(
             max_items=1_000, ttl_s=_ASSERTION_REUSE_S, clock=clock
         )
 
     def sign(self, audience: str, subject: Identity | None = None) -> str:
         """An assertion for `audience`; `subject` is named only where it has no token."""
         who = (subject.tenant_id, subject.user_id) if subject else ("", "")
-        cached = self._cache.get((audience, *who))
-        if cached is None:
-            cached = self._make(audience, subject)
-            self._cache.put((audience, *who), cached)
-        return cached
-
-    def _make(self, audience: str, subject: Identity | None) -> str:
         now = int(self._clock.now().timestamp())
+        assertion, made_at = self._cache.get((audience, *who)) or ("", 0)
+        # By the wall clock as well: what a wrong clock dated is void once it is put right.
+        if not 0 <= now - made_at < _ASSERTION_REUSE_S:
+            assertion = self._make(audience, subject, now)
+            self._cache.put((audience, *who), (assertion, now))
+        return assertion
+
+    def _make(self, audience: str, subject: Identity | None, now: int) -> str:
         claims: dict[str, Any] = {
             "iss": self._service,
             "aud": audience,
@@ -254,7 +276,7 @@ class AssertionVerifier:
             caller=str(claims["iss"]),
         )
         try:
-            return identity, float(claims["exp"])
+            return identity, _moment(claims["exp"])
         except (TypeError, ValueError):
             raise AppError(Reason.CALLER_INVALID, "the service assertion is not valid") from None
 

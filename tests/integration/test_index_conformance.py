@@ -1,16 +1,20 @@
 """What every implementation of VectorIndex must do: the embedded index and Qdrant's client.
 
-qdrant-client's local mode stands in for a Qdrant server; the embedded index runs in its real worker
-process.
+The embedded index runs in its real worker process. Qdrant's client is tested in its local mode,
+over gRPC against our own server (tests/support/qdrant_server), and against a real server where
+``QDRANT_URL`` (and ``QDRANT_API_KEY``) name one.
 """
 
 from __future__ import annotations
 
+import os
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,9 +23,10 @@ from qdrant_client import AsyncQdrantClient
 
 from services.memory.index import IndexEntry, IndexHit, IndexPoint, VectorIndex
 from services.memory.index.edge import EdgeIndex, edge_supervisor
-from services.memory.index.qdrant import QdrantIndex
+from services.memory.index.qdrant import QdrantIndex, qdrant_client
 from services.memory.recall import MemoryFilter, SparseVector
 from services.runtime.process import socket_folder
+from tests.support.qdrant_server import running_qdrant
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -63,26 +68,59 @@ def ids(found: Sequence[IndexHit] | Sequence[IndexEntry]) -> list[int]:
     return [uuid.UUID(item.memory_id).int for item in found]
 
 
-@pytest_asyncio.fixture(params=["edge", "qdrant"], scope="module", loop_scope="module")
-async def shared_index(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[VectorIndex]:
-    """One index of each kind for all tests: a worker takes seconds to start."""
-    if request.param == "qdrant":
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Payload indexes have no effect")
-            local = QdrantIndex(AsyncQdrantClient(":memory:"), "memories", DIMENSIONS)
-            await local.generation()
-        yield local
-        await local.close()
-        return
-    folder = tmp_path_factory.mktemp("edge")
+@asynccontextmanager
+async def edge_index(folder: Path) -> AsyncIterator[VectorIndex]:
+    """The embedded index in its worker process."""
     worker = edge_supervisor(folder / "index", DIMENSIONS, socket_folder(folder))
     edge = EdgeIndex(worker)
     await edge.start()
     await worker.ready(60)
     yield edge
     await edge.close()
+
+
+@asynccontextmanager
+async def local_index(folder: Path) -> AsyncIterator[VectorIndex]:
+    """qdrant-client's local mode."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Payload indexes have no effect")
+        local = QdrantIndex(AsyncQdrantClient(":memory:"), "memories", DIMENSIONS)
+        await local.generation()
+    yield local
+    await local.close()
+
+
+@asynccontextmanager
+async def served_index(folder: Path) -> AsyncIterator[VectorIndex]:
+    """The real gRPC client on our own server over the edge engine."""
+    with running_qdrant(folder / "qdrant") as server:
+        remote = QdrantIndex(qdrant_client(server.url), "memories", DIMENSIONS)
+        yield remote
+        await remote.close()
+
+
+@asynccontextmanager
+async def real_index(folder: Path) -> AsyncIterator[VectorIndex]:
+    """A real Qdrant server, by URL; the collection is of this run only."""
+    client = qdrant_client(os.environ["QDRANT_URL"], os.environ.get("QDRANT_API_KEY"))
+    remote = QdrantIndex(client, f"conformance_{uuid.uuid4().hex}", DIMENSIONS)
+    yield remote
+    await remote.drop()
+    await remote.close()
+
+
+KINDS = {"edge": edge_index, "local": local_index, "served": served_index} | (
+    {"real": real_index} if os.environ.get("QDRANT_URL") else {}
+)
+
+
+@pytest_asyncio.fixture(params=KINDS, scope="module", loop_scope="module")
+async def shared_index(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[VectorIndex]:
+    """One index of each kind for all tests: a process takes seconds to start."""
+    async with KINDS[request.param](tmp_path_factory.mktemp(request.param)) as made:
+        yield made
 
 
 @pytest_asyncio.fixture(loop_scope="module")
@@ -114,6 +152,20 @@ async def test_index_sparse_search_scores_by_dot_product_and_leaves_out_zero(
     high = await index.search_sparse("acme", "ann", SparseVector((2**32 - 1,), (1.0,)), 10)
     assert ids(high) == [3]
     assert await index.search_sparse("acme", "ann", SparseVector((), ()), 10) == []
+
+
+async def test_index_sparse_scores_do_not_depend_on_what_else_is_stored(
+    index: VectorIndex,
+) -> None:
+    """The query carries our own IDF, over one user: an engine's IDF over all would change it."""
+    query = SparseVector((7, 8), (0.5, 2.0))
+    await index.upsert([point(1), point(2, term=8)])
+    alone = await index.search_sparse("acme", "ann", query, 10)
+    others = [replace(point(n), user_id="bob") for n in range(3, 203)]
+    await index.upsert([*others, *(point(n, term=9) for n in range(203, 303))])
+    crowded = await index.search_sparse("acme", "ann", query, 10)
+    assert alone == crowded
+    assert [(uuid.UUID(hit.memory_id).int, hit.score) for hit in alone] == [(2, 4.0), (1, 0.5)]
 
 
 async def test_index_never_shows_anything_of_another_user_or_tenant(index: VectorIndex) -> None:

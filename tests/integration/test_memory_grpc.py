@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from echomesh.common.v1 import errors_pb2
 from echomesh.memory.v1 import conversation_pb2 as cpb
 from echomesh.memory.v1 import conversation_pb2_grpc as cpb_grpc
 from echomesh.memory.v1 import memory_pb2 as mpb
@@ -32,7 +33,7 @@ from tests.support.transport import serving
 class NamedTokens:
     """Takes "tenant/user" for a token."""
 
-    async def validate(self, token: str) -> Identity:
+    async def validate(self, token: str, *, past_expiry_s: float = 0.0) -> Identity:
         """The identity that the token names."""
         tenant, _, user = token.partition("/")
         return Identity(tenant, user, frozenset({"user"}))
@@ -130,6 +131,43 @@ async def test_memory_grpc_conversation_from_creation_to_deletion(memory: Memory
     assert deleted.deleted_messages == 3
     listed = await alice("ListConversations", cpb.ListConversationsRequest())
     assert len(listed.conversations) == 0
+
+
+async def test_memory_grpc_a_used_request_id_is_refused_with_another_body(memory: Memory) -> None:
+    """Of several messages by itself, else as the call's error; in another conversation too."""
+
+    async def append(conversation_id: str, *messages: cpb.NewMessage) -> Any:
+        request = cpb.AppendMessagesRequest(conversation_id=conversation_id, messages=messages)
+        return await memory.alice("AppendMessages", request)
+
+    await append("c1", new("m1", "text 1"))
+    for conversation_id, text in (("c1", "other"), ("c2", "text 1")):
+        with pytest.raises(AppError) as alone:
+            await append(conversation_id, new("m1", text))
+        assert alone.value.reason is Reason.REQUEST_ID_REUSED
+    mixed = await append("c1", new("m1", "other"), new("m1", "text 1"), new("m2", "text 2"))
+    assert (mixed.stored, mixed.duplicates) == (1, 1)
+    assert [(r.index, r.reason) for r in mixed.refused] == [
+        (0, errors_pb2.ERROR_REASON_REQUEST_ID_REUSED)
+    ]
+    assert [bool(message_id) for message_id in mixed.message_ids] == [False, True, True]
+    listed = await memory.alice("ListMessages", cpb.ListMessagesRequest(conversation_id="c1"))
+    assert [m.text for m in listed.messages] == ["text 1", "text 2"]
+
+
+async def test_memory_grpc_remember_refuses_a_used_request_id_with_another_body(
+    memory: Memory,
+) -> None:
+    async def remember(**fields: Any) -> Any:
+        new_memory = mpb.NewMemory(request_id="r1", **fields)
+        return await memory.alice("Remember", mpb.RememberRequest(memory=new_memory))
+
+    first = await remember(text="a fact")
+    assert await remember(text="a fact") == first
+    for other in ({"text": "another"}, {"text": "a fact", "speaker": "Maya"}):
+        with pytest.raises(AppError) as refused:
+            await remember(**other)
+        assert refused.value.reason is Reason.REQUEST_ID_REUSED
 
 
 async def test_memory_grpc_lists_page_through_everything_once(memory: Memory) -> None:

@@ -192,12 +192,15 @@ async def test_memory_hit_without_a_live_row_is_dropped_and_repaired(world: Worl
     assert key not in world.index.points
 
 
-async def test_memory_hit_of_another_version_is_repaired(world: World) -> None:
+async def test_memory_hit_of_another_version_is_recalled_as_the_table_has_it_and_repaired(
+    world: World,
+) -> None:
+    """A late write of a frozen replica may leave such a point; what is acknowledged is recalled."""
     [memory_id] = await world.say(ALICE, "the locker code is 4711")
     await world.settle()
     key = (ALICE.tenant_id, ALICE.user_id, str(memory_id))
     world.index.points[key] = replace(world.index.points[key], version=7)
-    await world.recall(ALICE, "locker code")
+    assert await best(world) == "the locker code is 4711"
     assert await best(world) == "the locker code is 4711"
     await world.settle()
     assert world.index.points[key].version == 1

@@ -92,7 +92,7 @@ async def test_memory_append_numbers_messages_in_order_and_leaves_duplicates_alo
     first, second = message("one", "a"), message("two", "b")
     done = await world.store.append_messages(ALICE, "c1", [first, second, first], NOW)
     again = await world.store.append_messages(
-        ALICE, "c1", [message("other", "a"), message("three", "c")], NOW
+        ALICE, "c1", [message("one", "a"), message("three", "c")], NOW
     )
     listed = await world.store.list_messages(ALICE, "c1", None, 10, False)
     assert (done.stored, again.stored) == (2, 1)

@@ -36,6 +36,7 @@ create policy own on notes to memory_app using (
     tenant_id = nullif(current_setting('app.tenant_id', true), '')
     and user_id = nullif(current_setting('app.user_id', true), ''));
 create policy all_rows on notes to memory_owner using (true);
+grant select, insert on notes to memory_app;
 """
 
 
@@ -178,3 +179,46 @@ async def test_a_frozen_server_is_noticed_and_replaced(tmp_path: Path) -> None:
     await server.start()
     assert await server.answers(timeout_s=5)
     await server.stop()
+
+
+async def test_statements_stay_prepared_where_the_server_itself_answers(
+    fresh_database: FreshDatabase,
+) -> None:
+    """The second transaction on a connection finds what the first one prepared."""
+    made = await fresh_database("memory", migrate=False)
+    async with opened(made.app("memory"), max_size=1) as db:
+        for _ in range(2):
+            async with db.transaction() as connection:
+                await connection.fetchval("select 1 + $1::int", 1)
+                kept = await connection.fetch("select statement from pg_prepared_statements")
+        assert "select 1 + $1::int" in [row["statement"] for row in kept]
+
+
+async def test_no_name_of_a_tenant_or_user_can_be_sql(fresh_database: FreshDatabase) -> None:
+    """Quotes, backslashes and other scripts arrive as they are."""
+    made = await fresh_database("memory", migrate=False)
+    strange = Someone("t'; drop table x; --", "\\x27 'ünï' \"☃\" {mode} $1")
+    async with opened(made.app("memory")) as db:
+        async with db.tenant(strange) as connection:
+            sql = "select current_setting('app.tenant_id'), current_setting('app.user_id')"
+            assert tuple(await connection.fetchrow(sql)) == (strange.tenant_id, strange.user_id)
+
+
+async def test_a_changed_result_of_a_prepared_statement_asks_to_try_again(
+    fresh_database: FreshDatabase,
+) -> None:
+    """A migration under a running service costs a retry and no internal error."""
+    made = await fresh_database("memory", migrate=False)
+    owner = await asyncpg.connect(made.owner("memory"))
+    await owner.execute("create table shapes (x int); grant select on shapes to memory_app")
+    async with opened(made.app("memory"), max_size=1) as db:
+        async with db.transaction() as connection:
+            await connection.fetch("select * from shapes where x > $1", 0)
+        await owner.execute("alter table shapes add column y int")
+        with pytest.raises(AppError) as caught:
+            async with db.transaction() as connection:
+                await connection.fetch("select * from shapes where x > $1", 0)
+        assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+        async with db.transaction() as connection:
+            await connection.fetch("select * from shapes where x > $1", 0)
+    await owner.close()

@@ -121,6 +121,7 @@ def message(text: str, request_id: str = "", **more: object) -> NewMessage:
         "speaker": "Alice",
         "text": text,
         "said_at": NOW,
+        "body_sha256": text.encode(),
         **more,
     }
     return NewMessage(**values)  # type: ignore[arg-type]

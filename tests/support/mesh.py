@@ -100,7 +100,7 @@ def echomesh(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str
     return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
-class _BuiltModel:
+class BuiltModel:
     """The embedding model that the first mesh of this run built, for the others to start from."""
 
     folder: Path | None = None
@@ -120,7 +120,7 @@ class _BuiltModel:
             self.folder = data / "embeddings" / "models"
 
 
-_MODEL = _BuiltModel()
+BUILT_MODEL = BuiltModel()
 
 
 @contextmanager
@@ -130,7 +130,7 @@ def running_mesh(
     """Start a mesh, wait until it is up, and stop it at the end."""
     base = port_base or free_port_base()
     data.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _MODEL.give(data)
+    BUILT_MODEL.give(data)
     log = data.parent / f"{data.name}.up.log"
     command = [sys.executable, "-m", "services.cli", "up", "--data", str(data)]
     with log.open("a") as out:
@@ -145,7 +145,7 @@ def running_mesh(
     mesh = RunningMesh(data, base, process, log)
     try:
         until(lambda: is_up(mesh), START_S, f"the mesh's start ({log})")
-        _MODEL.take(data)
+        BUILT_MODEL.take(data)
         yield mesh
     finally:
         if process.poll() is None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 
@@ -36,10 +36,18 @@ from services.runtime.trust import create_trust, load_private, load_public
 SERVICES = ("routing", "memory", "models")
 
 
+class Validator(Protocol):
+    """Turns a token into whom it proves."""
+
+    async def validate(self, token: str, *, past_expiry_s: float = 0.0) -> Identity:
+        """See TokenValidator."""
+        ...
+
+
 class Everyone:
     """A token validator that takes the token for the user's name."""
 
-    async def validate(self, token: str) -> Identity:
+    async def validate(self, token: str, *, past_expiry_s: float = 0.0) -> Identity:
         return Identity("tenant-1", token, frozenset({"user"}))
 
 
@@ -156,6 +164,7 @@ def finish(name: str, quoted: tuple[str, ...] = ()) -> models_pb2.GenerateRespon
             reason=models_pb2.FINISH_REASON_STOP,
             model=name,
             quoted_evidence_ids=quoted,
+            confidence=0.75 if quoted else 0.0,
             usage=models_pb2.Usage(prompt_tokens=7, completion_tokens=3),
         )
     )
@@ -232,14 +241,22 @@ def ask(message: str = "Where do I live?", request_id: str = "r1", **changes: An
 
 @asynccontextmanager
 async def routing_mesh(
-    folder: Path, memory: FakeMemory, models: FakeModels, **settings_of: Any
+    folder: Path,
+    memory: FakeMemory,
+    models: FakeModels,
+    validator: Validator | None = None,
+    **settings_of: Any,
 ) -> AsyncIterator[RoutingMesh]:
-    """Run routing, memory and models in this process, on real listeners."""
+    """Run routing, memory and models in this process, on real listeners.
+
+    All three check tokens by `validator`; without one a token is the user's name.
+    """
+    validator = validator or Everyone()
     create_trust(folder, SERVICES)
     async with AsyncExitStack() as stack:
         served = {
-            "memory": await _serve(folder, "memory", _memory_services(memory)),
-            "models": await _serve(folder, "models", [_models_service(models)]),
+            "memory": await _serve(folder, "memory", _memory_services(memory), validator),
+            "models": await _serve(folder, "models", [_models_service(models)], validator),
         }
         stops = {name: _stopper(server) for name, server in served.items()}
         for stop in stops.values():
@@ -261,7 +278,7 @@ async def routing_mesh(
             stack,
             SystemClock(),
         )
-        routing = await _serve(folder, "routing", registrations(parts, settings))
+        routing = await _serve(folder, "routing", registrations(parts, settings), validator)
         stack.push_async_callback(_stopper(routing))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(routing.public_bound))
         yield RoutingMesh(parts, channel, stops)
@@ -301,7 +318,9 @@ class _Methods:
         return getattr(self._fake, name, None) or getattr(self._base, name)
 
 
-async def _serve(folder: Path, name: str, services: list[Registration]) -> Server:
+async def _serve(
+    folder: Path, name: str, services: list[Registration], validator: Validator
+) -> Server:
     settings = ServiceSettings(
         public_address="127.0.0.1:0", mesh_address="127.0.0.1:0", data_dir=folder, trust_dir=folder
     )
@@ -310,7 +329,7 @@ async def _serve(folder: Path, name: str, services: list[Registration]) -> Serve
         settings,
         public=services,
         mesh=services,
-        validator=Everyone(),  # type: ignore[arg-type]
+        validator=validator,  # type: ignore[arg-type]
         verifier=AssertionVerifier(name, load_public(folder), SystemClock()),
     )
     await server.start()

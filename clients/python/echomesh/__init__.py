@@ -31,7 +31,15 @@ if TYPE_CHECKING:
         UsedMemory,
     )
     from echomesh._sync import SyncClient
-    from echomesh._types import Conversation, Memory, Message, NewMessage, RecallHit, RecallResult
+    from echomesh._types import (
+        Conversation,
+        ImportResult,
+        Memory,
+        Message,
+        NewMessage,
+        RecallHit,
+        RecallResult,
+    )
 
 __version__ = "0.1.0"
 
@@ -53,7 +61,15 @@ _HOMES = {
         "UsedMemory",
     ),
     "_sync": ("SyncClient",),
-    "_types": ("Conversation", "Memory", "Message", "NewMessage", "RecallHit", "RecallResult"),
+    "_types": (
+        "Conversation",
+        "ImportResult",
+        "Memory",
+        "Message",
+        "NewMessage",
+        "RecallHit",
+        "RecallResult",
+    ),
 }
 
 __all__ = [
@@ -65,6 +81,7 @@ __all__ = [
     "FieldViolation",
     "Final",
     "Frame",
+    "ImportResult",
     "MemoriesUsed",
     "Memory",
     "Message",

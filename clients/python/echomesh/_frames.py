@@ -95,7 +95,8 @@ class Final:
     """The reply is complete and its fate is known.
 
     `message_stored` and `reply_stored` are "stored", "not_stored" or "unknown"; times are in
-    seconds from the start of the call, as the mesh measured them.
+    seconds from the start of the call, as the mesh measured them. `confidence` (0..1) says how
+    likely the memories hold an answer; None where a language model answered.
     """
 
     message_id: str
@@ -112,6 +113,7 @@ class Final:
     completion_tokens: int
     trace_id: str
     used_memory_ids: tuple[str, ...]
+    confidence: float | None = None
 
 
 Frame: TypeAlias = (
@@ -173,6 +175,7 @@ def _final(m: chat_pb2.Final) -> Final:
         completion_tokens=m.usage.completion_tokens,
         trace_id=m.trace_id,
         used_memory_ids=tuple(m.used_memory_ids),
+        confidence=m.confidence if m.HasField("confidence") else None,
     )
 
 

@@ -16,6 +16,7 @@ from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 
 from echomesh import _trace
 from echomesh._errors import EchomeshError, from_rpc_error
+from echomesh._peers import Peer, PeerLostError, Peers
 from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from echomesh.common.v1 import options_pb2
 from echomesh.memory.v1 import (
@@ -37,7 +38,8 @@ _CHANNEL_OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 0),
     ("grpc.http2.ping_timeout_ms", 5_000),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # In spite of its name: how long a connection may take to be made, all its round trips.
+    ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     # Retries are this module's: gRPC would not keep them within one deadline.
     ("grpc.enable_retries", 0),
@@ -78,30 +80,36 @@ async def _within(deadline: Deadline) -> AsyncGenerator[None, None]:
 
 
 class Transport:
-    """Channels to a mesh, found from one address. Shared by the client and its `as_user`s."""
+    """Channels to a mesh, found from one address. Shared by the client and its `as_user`s.
+
+    An address, given or found, may name several replicas: host:port, separated by commas.
+    """
 
     def __init__(self, address: str, root_certificates: bytes | None) -> None:
         self._address = address
         self._roots = root_certificates
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._peers = Peers(self._connect)
         self._endpoints: dict[str, str] | None = None
         self._finding = asyncio.Lock()
 
-    async def stub(self, stub_class: type[Any], deadline: Deadline) -> Any:
-        """A stub on the channel of its service; looks the address up on first use."""
-        service = _SERVICES[stub_class].full_name
-        if stub_class is routing_pb2_grpc.MeshServiceStub:
-            return stub_class(self._channel(self._address))
-        endpoints = await self._find(deadline)
-        return stub_class(self._channel(endpoints.get(service, self._address)))
+    async def stub(self, stub_class: type[Any], deadline: Deadline) -> tuple[Any, Peer]:
+        """A stub on a replica of its service, and the replica; looks addresses up on first use."""
+        addresses = self._address
+        if stub_class is not routing_pb2_grpc.MeshServiceStub:
+            endpoints = await self._find(deadline)
+            addresses = endpoints.get(_SERVICES[stub_class].full_name, self._address)
+        peer = self._peers.pick(addresses)
+        return stub_class(peer.channel), peer
 
     async def _find(self, deadline: Deadline) -> dict[str, str]:
         async with _within(deadline), self._finding:
             if self._endpoints is None:
-                stub = routing_pb2_grpc.MeshServiceStub(self._channel(self._address))
-                answer = await stub.GetEndpoints(
+                peer = self._peers.pick(self._address)
+                call = routing_pb2_grpc.MeshServiceStub(peer.channel).GetEndpoints(
                     routing_pb2.GetEndpointsRequest(), timeout=deadline.remaining_s()
                 )
+                with peer.watching(call):
+                    answer = await call
                 self._endpoints = {e.service: e.address for e in answer.endpoints}
             return self._endpoints
 
@@ -109,21 +117,15 @@ class Transport:
         """Look the addresses up again: a service may have moved."""
         self._endpoints = None
 
-    def _channel(self, address: str) -> grpc.aio.Channel:
-        if address not in self._channels:
-            if is_loopback(address):
-                channel = grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
-            else:
-                credentials = grpc.ssl_channel_credentials(self._roots)
-                channel = grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
-            self._channels[address] = channel
-        return self._channels[address]
+    def _connect(self, address: str) -> grpc.aio.Channel:
+        if is_loopback(address):
+            return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(self._roots)
+        return grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
 
     async def close(self) -> None:
         """Close every channel."""
-        for channel in self._channels.values():
-            await channel.close()
-        self._channels.clear()
+        await self._peers.close()
 
 
 def is_loopback(address: str) -> bool:
@@ -208,13 +210,26 @@ async def unary(
     with _trace.client_span(f"{descriptor.containing_service.full_name}/{method}") as context:
         while True:
             try:
-                stub = await transport.stub(stub_class, deadline)
                 metadata = [*context, *await attempts.authorization(tokens, deadline)]
-                return await getattr(stub, method)(
+                stub, peer = await transport.stub(stub_class, deadline)
+                call = getattr(stub, method)(
                     request, timeout=deadline.remaining_s(), metadata=metadata
                 )
-            except grpc.aio.AioRpcError as error:
-                await attempts.after(from_rpc_error(error), transport, tokens)
+                with peer.watching(call):
+                    return await call
+            except FAILURES as error:
+                await attempts.after(failure(error), transport, tokens)
+
+
+# What a call may fail with before its error is made one of ours.
+FAILURES = (grpc.aio.AioRpcError, PeerLostError)
+
+
+def failure(error: grpc.aio.AioRpcError | PeerLostError) -> EchomeshError:
+    """The error that a failed call is told as; one without a reason is the connection's."""
+    if isinstance(error, PeerLostError):
+        return EchomeshError(grpc.StatusCode.UNAVAILABLE, "the replica stopped answering")
+    return from_rpc_error(error)
 
 
 class Attempts:
@@ -275,13 +290,15 @@ async def stream(
     attempts: Attempts,
 ) -> AsyncGenerator[chat_pb2.ChatResponse, None]:
     """One attempt at Chat. Leaving the iteration early cancels the call."""
-    stub = await transport.stub(chat_pb2_grpc.ChatServiceStub, deadline)
     with _trace.client_span("echomesh.routing.v1.ChatService/Chat") as context:
         metadata = [*context, *await attempts.authorization(tokens, deadline)]
+        stub, peer = await transport.stub(chat_pb2_grpc.ChatServiceStub, deadline)
         call = stub.Chat(request, timeout=deadline.remaining_s(), metadata=metadata)
         try:
-            async for response in call:
-                yield response
+            with peer.watching(call) as watch:
+                async for response in call:
+                    watch.heard()
+                    yield response
         finally:
             call.cancel()
 

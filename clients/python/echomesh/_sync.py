@@ -6,14 +6,13 @@ So it works in a plain script, in any thread, and where a loop runs already (a n
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from echomesh import _types
 from echomesh._client import Client
-from echomesh._frames import Final, Frame
 
 _T = TypeVar("_T")
 # How long work that was cancelled gets to unwind: the mesh is told, which needs no answer.
@@ -24,6 +23,7 @@ class _Loop:
     """An event loop in a daemon thread."""
 
     def __init__(self) -> None:
+        self.stopped = False
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="echomesh-client", daemon=True
@@ -32,6 +32,9 @@ class _Loop:
 
     def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run to the end and return the result; a Ctrl-C here cancels it there."""
+        if self.stopped:
+            work.close()
+            raise RuntimeError("the client is closed")
         ended = threading.Event()
 
         async def whole() -> _T:
@@ -67,14 +70,42 @@ class _Loop:
                 yield item  # type: ignore[misc] # an item is there whenever `more` is true
         finally:
             close = getattr(iterator, "aclose", None)
-            if close is not None:
+            if close is not None and not self.stopped:
                 self.run(close())
 
     def stop(self) -> None:
         """End the thread."""
+        self.stopped = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+_P = ParamSpec("_P")
+
+
+def _awaited(
+    method: Callable[Concatenate[Client, _P], Coroutine[Any, Any, _T]],
+) -> Callable[Concatenate[SyncClient, _P], _T]:
+    """A method of `Client` that waits: the same, with its result."""
+
+    @functools.wraps(method)
+    def call(client: SyncClient, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        return client._loop.run(method(client._client, *args, **kwargs))
+
+    return call
+
+
+def _iterated(
+    method: Callable[Concatenate[Client, _P], AsyncIterator[_T]],
+) -> Callable[Concatenate[SyncClient, _P], Iterator[_T]]:
+    """A method of `Client` that yields: the same, as an ordinary iterator."""
+
+    @functools.wraps(method)
+    def call(client: SyncClient, /, *args: _P.args, **kwargs: _P.kwargs) -> Iterator[_T]:
+        return client._loop.iterate(method(client._client, *args, **kwargs))
+
+    return call
 
 
 class SyncClient:
@@ -90,7 +121,7 @@ class SyncClient:
         self._client = self._loop.run(make())
 
     def as_user(self, external_user_id: str) -> SyncClient:
-        """The same mesh as one of the application's end users."""
+        """The same mesh as one of the application's end users. Closing it closes nothing."""
         other = object.__new__(SyncClient)
         other._loop = self._loop
         other._owns_loop = False
@@ -102,12 +133,13 @@ class SyncClient:
         return other
 
     def close(self) -> None:
-        """Close the connections and end the thread."""
+        """Close the connections and end the thread; a second time does nothing."""
+        if not self._owns_loop or self._loop.stopped:
+            return
         try:
             self._loop.run(self._client.close())
         finally:
-            if self._owns_loop:
-                self._loop.stop()
+            self._loop.stop()
 
     def __enter__(self) -> SyncClient:
         return self
@@ -120,48 +152,16 @@ class SyncClient:
     ) -> None:
         self.close()
 
-    def chat(self, text: str, **options: Any) -> Iterator[Frame]:
-        """Yield the frames of a reply."""
-        return self._loop.iterate(self._client.chat(text, **options))
-
-    def reply(self, text: str, **options: Any) -> tuple[str, Final]:
-        """The whole reply and its final frame."""
-        return self._loop.run(self._client.reply(text, **options))
-
-    def remember(self, text: str, **options: Any) -> _types.Memory:
-        """Store something about the user."""
-        return self._loop.run(self._client.remember(text, **options))
-
-    def recall(self, query: str, **options: Any) -> _types.RecallResult:
-        """What is relevant to a query, best first."""
-        return self._loop.run(self._client.recall(query, **options))
-
-    def correct(self, memory_id: str, text: str) -> _types.Memory:
-        """Replace the text of a memory."""
-        return self._loop.run(self._client.correct(memory_id, text))
-
-    def forget(self, memory_id: str) -> None:
-        """Erase a memory for good."""
-        self._loop.run(self._client.forget(memory_id))
-
-    def memories(self, *, page_size: int = 100) -> Iterator[_types.Memory]:
-        """All memories, newest first."""
-        return self._loop.iterate(self._client.memories(page_size=page_size))
-
-    def import_messages(
-        self, conversation_id: str, messages: Sequence[_types.NewMessage]
-    ) -> tuple[int, int]:
-        """Store earlier messages; returns (stored, duplicates)."""
-        return self._loop.run(self._client.import_messages(conversation_id, messages))
-
-    def conversations(self) -> Iterator[_types.Conversation]:
-        """All conversations, newest first."""
-        return self._loop.iterate(self._client.conversations())
-
-    def messages(self, conversation_id: str) -> Iterator[_types.Message]:
-        """The messages of a conversation in order."""
-        return self._loop.iterate(self._client.messages(conversation_id))
-
-    def delete_conversation(self, conversation_id: str) -> int:
-        """Delete a conversation with its memories."""
-        return self._loop.run(self._client.delete_conversation(conversation_id))
+    chat = _iterated(Client.chat)
+    reply = _awaited(Client.reply)
+    remember = _awaited(Client.remember)
+    recall = _awaited(Client.recall)
+    correct = _awaited(Client.correct)
+    forget = _awaited(Client.forget)
+    memories = _iterated(Client.memories)
+    index_status = _awaited(Client.index_status)
+    import_messages = _awaited(Client.import_messages)
+    conversations = _iterated(Client.conversations)
+    messages = _iterated(Client.messages)
+    delete_conversation = _awaited(Client.delete_conversation)
+    endpoints = _awaited(Client.endpoints)

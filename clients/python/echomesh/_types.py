@@ -59,6 +59,19 @@ class NewMessage:
 
 
 @dataclass(frozen=True)
+class ImportResult:
+    """What became of imported messages.
+
+    `duplicates` were stored before. `refused` are the request ids that were used before for
+    something else: nothing of those messages is stored.
+    """
+
+    stored: int
+    duplicates: int
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Memory:
     """Something remembered of the user."""
 

@@ -19,10 +19,7 @@ from services.memory.index.types import NO_FILTER, IndexEntry, IndexHit, IndexPo
 from services.memory.recall.filters import MemoryFilter
 from services.memory.recall.types import SparseVector
 from services.runtime.deadline import remaining_s
-from services.runtime.supervisor import WorkerSupervisor
-
-if TYPE_CHECKING:
-    from echomesh.worker.v1.index_pb2_grpc import IndexWorkerServiceAsyncStub
+from services.runtime.supervisor import WorkerSupervisor, answers_or_away
 
 if TYPE_CHECKING:
     from echomesh.worker.v1.index_pb2_grpc import IndexWorkerServiceAsyncStub
@@ -123,6 +120,7 @@ class EdgeIndex:
     async def _call(self, call: Callable[[IndexWorkerServiceAsyncStub], Awaitable[T]]) -> T:
         stub = IndexWorkerServiceStub(self._worker.channel())
         try:
-            return await call(stub)
+            with answers_or_away(self._worker.name):
+                return await call(stub)
         except grpc.aio.AioRpcError as error:
             raise index_failed(error) from error

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import grpc
 import numpy as np
+import uvloop
 
 from echomesh.worker.v1 import index_pb2 as pb
 from echomesh.worker.v1 import index_pb2_grpc
@@ -127,7 +128,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--dimensions", type=int, required=True)
     arguments = parser.parse_args()
-    asyncio.run(serve(arguments.folder, arguments.dimensions, socket_from_environment()))
+    uvloop.run(serve(arguments.folder, arguments.dimensions, socket_from_environment()))
 
 
 if __name__ == "__main__":

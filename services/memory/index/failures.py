@@ -18,12 +18,18 @@ _REFUSALS = frozenset(
 """Answers of an index that is there: trying again as before will not help."""
 
 
+_CLOSED_DOORS = frozenset((grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED))
+"""A wrong key is put right by an operator, not by the jobs that wait for it."""
+
+
 def index_failed(error: grpc.RpcError) -> AppError:
     """Return UNAVAILABLE for an index that is away and INTERNAL for one that refused the call.
 
     The engine's own text goes to the log only: it may quote what was stored.
     """
     code = error.code() if isinstance(error, grpc.Call | grpc.aio.AioRpcError) else None
+    if code in _CLOSED_DOORS:
+        get_logger().error("index_refuses_our_key", code=code.name)
     if code not in _REFUSALS:
         return unavailable("index")
     get_logger().error("index_refused", code=code.name, detail=str(error.details())[:500])

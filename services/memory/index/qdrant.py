@@ -11,6 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 import numpy as np
@@ -39,6 +40,22 @@ from services.runtime.errors import unavailable
 REQUEST_LIMIT_S = 10
 """Past this a server counts as away; recall then goes on with keywords from Postgres."""
 
+HTTP_PORT, GRPC_PORT = 6333, 6334
+"""Qdrant's own choice."""
+
+KEEPALIVE = (
+    ("grpc.keepalive_time_ms", 2_000),
+    ("grpc.http2.ping_timeout_ms", 1_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 3_000),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+)
+"""A server that is frozen or cut off fails calls at once after three seconds, instead of each call
+waiting out its time, and is tried again every second. The odd one of them is how long connecting
+may take: four exchanges with TLS, on a slow network."""
+
 MARKER_ID = str(uuid.UUID(int=0))
 """The point that belongs to nobody and holds the collection's generation."""
 
@@ -51,14 +68,15 @@ class QdrantIndex:
 
     Args:
         client: A client that this index owns from now on; make it with ``prefer_grpc=True``.
-        collection: The collection's name; another embedding model needs another collection.
+        collection: The start of the collection's name. Points of another shape or with vectors of
+            another length get a collection of their own, which the service then fills.
         dimensions: Of the dense vectors.
 
     """
 
     def __init__(self, client: AsyncQdrantClient, collection: str, dimensions: int) -> None:
         self._client = client
-        self._collection = f"{collection}_v{FORMAT}"
+        self._collection = f"{collection}_v{FORMAT}_{dimensions}"
         self._dimensions = dimensions
         self._prepared = False
 
@@ -68,7 +86,7 @@ class QdrantIndex:
             return
         async with self._ready() as client:
             structs = [_to_struct(point) for point in points]
-            await client.upsert(self._collection, structs, wait=True)
+            _require_done(await client.upsert(self._collection, structs, wait=True))
 
     async def delete(self, tenant_id: str, user_id: str, memory_ids: Sequence[str]) -> None:
         """See :class:`VectorIndex`."""
@@ -78,7 +96,7 @@ class QdrantIndex:
         which = models.Filter(must=[*owner, models.HasIdCondition(has_id=list(memory_ids))])
         async with self._ready() as client:
             selector = models.FilterSelector(filter=which)
-            await client.delete(self._collection, selector, wait=True)
+            _require_done(await client.delete(self._collection, selector, wait=True))
 
     async def search_dense(
         self,
@@ -134,6 +152,11 @@ class QdrantIndex:
                 raise unavailable("index")
             return str((found[0].payload or {})["generation"])
 
+    async def drop(self) -> None:
+        """Delete the collection with everything in it; the next use makes it anew."""
+        self._prepared = False
+        await self._client.delete_collection(self._collection)
+
     async def close(self) -> None:
         """See :class:`VectorIndex`."""
         await self._client.close()
@@ -169,12 +192,19 @@ class QdrantIndex:
             raise unavailable("index") from error
 
     async def _prepare(self) -> None:
+        """Make what is missing of the collection.
+
+        The marker comes last, so a collection that has it is whole; one that was left half made,
+        or that another replica makes just now, is gone through again.
+        """
         if not await self._client.collection_exists(self._collection):
             await self._create()
-        if not await self._client.retrieve(self._collection, [MARKER_ID]):
-            payload = {"generation": str(uuid.uuid4())}
-            marker = models.PointStruct(id=MARKER_ID, vector={}, payload=payload)
-            await self._client.upsert(self._collection, [marker], wait=True)
+        elif await self._client.retrieve(self._collection, [MARKER_ID]):
+            return
+        await self._index_fields()
+        payload = {"generation": str(uuid.uuid4())}
+        marker = models.PointStruct(id=MARKER_ID, vector={}, payload=payload)
+        await self._client.upsert(self._collection, [marker], wait=True)
 
     async def _create(self) -> None:
         dense = models.VectorParams(
@@ -182,12 +212,19 @@ class QdrantIndex:
             distance=models.Distance.DOT,
             datatype=models.Datatype.FLOAT16,
         )
-        await self._client.create_collection(
-            self._collection,
-            vectors_config={DENSE: dense},
-            sparse_vectors_config={SPARSE: models.SparseVectorParams()},
-            hnsw_config=models.HnswConfigDiff(m=0, payload_m=0),
-        )
+        try:
+            await self._client.create_collection(
+                self._collection,
+                vectors_config={DENSE: dense},
+                sparse_vectors_config={SPARSE: models.SparseVectorParams()},
+                hnsw_config=models.HnswConfigDiff(m=0, payload_m=0),
+            )
+        except grpc.RpcError:
+            # Another replica was faster; servers of different age say so with different codes.
+            if not await self._client.collection_exists(self._collection):
+                raise
+
+    async def _index_fields(self) -> None:
         keyword = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD)
         for field in KEYWORD_FIELDS:
             await self._client.create_payload_index(self._collection, field, keyword)
@@ -199,14 +236,37 @@ class QdrantIndex:
 
 
 def qdrant_client(url: str, api_key: str | None = None) -> AsyncQdrantClient:
-    """Return a client over gRPC for a server's URL, such as ``http://qdrant:6333``."""
+    """Return a client over gRPC.
+
+    Args:
+        url: The server's address, such as ``http://qdrant:6334``; ``https`` means TLS. The port is
+            gRPC's; Qdrant's HTTP port 6333, which most people write down, means the gRPC port
+            beside it.
+        api_key: The server's key, if it wants one.
+
+    Raises:
+        ValueError: If ``url`` is no URL of a server.
+
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("a Qdrant server's URL looks like http://qdrant:6334")
+    port = GRPC_PORT if parts.port in (None, HTTP_PORT) else parts.port
     return AsyncQdrantClient(
         url=url,
+        grpc_port=port,
         api_key=api_key,
         prefer_grpc=True,
         timeout=REQUEST_LIMIT_S,
         check_compatibility=False,
+        grpc_options=dict(KEEPALIVE),
     )
+
+
+def _require_done(result: models.UpdateResult) -> None:
+    """A write that is only accepted is not found yet: it counts as not done, and is done again."""
+    if result.status is not models.UpdateStatus.COMPLETED:
+        raise unavailable("index")
 
 
 def _to_struct(point: IndexPoint) -> models.PointStruct:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from typing import Any
 
 from services.memory.corpus import CorpusDelta
 from services.memory.model import CorpusNumbers, Owner
@@ -26,25 +28,14 @@ INSERT INTO memory.corpora AS c (tenant_id, user_id, documents) VALUES ($1, $2, 
 ON CONFLICT (tenant_id, user_id)
 DO UPDATE SET documents = greatest(0, c.documents + excluded.documents)"""
 
-_DOCUMENTS = """
-INSERT INTO memory.corpora AS c (tenant_id, user_id, documents) VALUES ($1, $2, $3)
-ON CONFLICT (tenant_id, user_id)
-DO UPDATE SET documents = greatest(0, c.documents + excluded.documents)"""
-
 _NUMBERS = """
-SELECT (SELECT documents FROM memory.corpora WHERE tenant_id = $1 AND user_id = $2) AS documents,
+SELECT
+  (SELECT documents FROM memory.corpora WHERE tenant_id = $1 AND user_id = $2) AS documents,
   ARRAY(SELECT speaker FROM memory.speakers
     WHERE tenant_id = $1 AND user_id = $2 AND memories > 0
     ORDER BY memories DESC LIMIT $4) AS speakers,
-  ARRAY(SELECT (term, df)::record FROM memory.terms WHERE false) IS NULL AS unused"""
-
-_DOCUMENTS = "SELECT documents FROM memory.corpora WHERE tenant_id = $1 AND user_id = $2"
-_SPEAKERS = """
-SELECT speaker FROM memory.speakers WHERE tenant_id = $1 AND user_id = $2 AND memories > 0
-ORDER BY memories DESC LIMIT $3"""
-_FREQUENCIES = """
-SELECT term, df FROM memory.terms
-WHERE tenant_id = $1 AND user_id = $2 AND term = ANY($3::text[]) AND df > 0"""
+  (SELECT jsonb_object_agg(term, df) FROM memory.terms
+    WHERE tenant_id = $1 AND user_id = $2 AND term = ANY($3::text[]) AND df > 0) AS frequencies"""
 
 MAX_SPEAKERS = 256
 """Names looked for in a question: the most talkative ones; a chat has two."""
@@ -63,11 +54,9 @@ async def apply(conn: Connection, owner: Owner, delta: CorpusDelta) -> None:
 async def numbers(conn: Connection, owner: Owner, terms: Sequence[str]) -> CorpusNumbers:
     """Return the corpus' size, its speakers and how many memories hold each of ``terms``."""
     ids = (owner.tenant_id, owner.user_id)
-    documents = await conn.fetchval(_DOCUMENTS, *ids)
-    speakers = await conn.fetch(_SPEAKERS, *ids, MAX_SPEAKERS)
-    frequencies = await conn.fetch(_FREQUENCIES, *ids, list(terms))
+    row: Any = await conn.fetchrow(_NUMBERS, *ids, list(terms), MAX_SPEAKERS)
     return CorpusNumbers(
-        documents=documents or 0,
-        document_frequency={row["term"]: row["df"] for row in frequencies},
-        speakers=[row["speaker"] for row in speakers],
+        documents=row["documents"] or 0,
+        document_frequency=json.loads(row["frequencies"] or "{}"),
+        speakers=row["speakers"],
     )

@@ -46,7 +46,7 @@ WHERE m.tenant_id = $1 AND m.user_id = $2 AND m.forgotten_at IS NOT NULL AND (
   OR EXISTS (SELECT FROM memory.memory_vectors v WHERE (v.tenant_id, v.user_id, v.memory_id)
     = (m.tenant_id, m.user_id, m.memory_id))
   OR EXISTS (SELECT FROM memory.messages t WHERE (t.tenant_id, t.user_id, t.message_id)
-    = (m.tenant_id, m.user_id, m.memory_id) AND t.text <> ''))
+    = (m.tenant_id, m.user_id, m.memory_id) AND (t.text <> '' OR t.body_sha256 IS NOT NULL)))
 ORDER BY m.memory_id LIMIT $3"""
 _RELEASE_HELD = (
     "UPDATE memory.outbox SET held = false, leased = false, attempts = 0, run_at = now() WHERE held"
@@ -125,7 +125,7 @@ async def erase_parts(conn: Connection, owner: Owner, memory_ids: Sequence[UUID]
         WHERE tenant_id = $1 AND user_id = $2 AND memory_id = ANY($3::uuid[])""",
         """DELETE FROM memory.memory_vectors
         WHERE tenant_id = $1 AND user_id = $2 AND memory_id = ANY($3::uuid[])""",
-        """UPDATE memory.messages SET text = '', metadata = '{}'
+        """UPDATE memory.messages SET text = '', metadata = '{}', body_sha256 = NULL
         WHERE tenant_id = $1 AND user_id = $2 AND message_id = ANY($3::uuid[])""",
     ):
         await conn.execute(sql, owner.tenant_id, owner.user_id, list(memory_ids))

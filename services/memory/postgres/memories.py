@@ -60,7 +60,7 @@ SELECT EXISTS (SELECT FROM memory.memory_versions v WHERE v.tenant_id = $1 AND v
   OR EXISTS (SELECT FROM memory.memory_vectors v WHERE v.tenant_id = $1 AND v.user_id = $2
     AND v.memory_id = ANY($3::uuid[]))
   OR EXISTS (SELECT FROM memory.messages m WHERE m.tenant_id = $1 AND m.user_id = $2
-    AND m.message_id = ANY($3::uuid[]) AND m.text <> '')"""
+    AND m.message_id = ANY($3::uuid[]) AND (m.text <> '' OR m.body_sha256 IS NOT NULL))"""
 MAX_VERSIONS = 500
 """Versions listed at once."""
 
@@ -100,7 +100,8 @@ async def remembered_before(
     found = await conn.fetch(_BY_REQUEST, owner.tenant_id, owner.user_id, list(hashes))
     for row in found:
         if row["forgotten_at"] is None:
-            check_same_body(row["body_sha256"], hashes[row["request_id"]])
+            request_id = row["request_id"]
+            check_same_body(row["body_sha256"], hashes[request_id], request_id)
     return {row["request_id"]: rows.memory(row) for row in found}
 
 

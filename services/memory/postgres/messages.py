@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
+from services.memory.appending import StoredMessage
 from services.memory.ids import check_same_body
 from services.memory.model import Conversation, Message, NewConversation, NewMessage, Owner
 from services.memory.postgres import rows
@@ -14,13 +15,18 @@ from services.runtime.errors import AppError, Reason, not_found
 from services.runtime.postgres import Connection
 
 _CREATE = f"""
-INSERT INTO memory.conversations (tenant_id, user_id, conversation_id, title, metadata,
+INSERT INTO memory.conversations AS c (tenant_id, user_id, conversation_id, title, metadata,
   created_at, updated_at, request_id, body_sha256)
-VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8) ON CONFLICT DO NOTHING
+VALUES ($1, $2, $3, $4, $5, $6, $6, $7, $8)
+ON CONFLICT (tenant_id, user_id, conversation_id) DO UPDATE SET title = excluded.title,
+  metadata = excluded.metadata, created_at = excluded.created_at,
+  updated_at = excluded.updated_at, request_id = excluded.request_id,
+  body_sha256 = excluded.body_sha256, deleted_at = NULL, deleted_messages = 0
+WHERE c.deleted_at IS NOT NULL
 RETURNING {rows.CONVERSATION_COLUMNS}"""
 _BY_REQUEST = f"""
-SELECT {rows.CONVERSATION_COLUMNS} FROM memory.conversations
-WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3 AND deleted_at IS NULL"""
+SELECT {rows.CONVERSATION_COLUMNS}, deleted_at FROM memory.conversations
+WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3"""
 _GET = f"""
 SELECT {rows.CONVERSATION_COLUMNS} FROM memory.conversations
 WHERE tenant_id = $1 AND user_id = $2 AND conversation_id = $3 AND deleted_at IS NULL"""
@@ -38,13 +44,15 @@ ON CONFLICT (tenant_id, user_id, conversation_id) DO UPDATE SET
   message_count = c.message_count + excluded.message_count,
   updated_at = excluded.updated_at, deleted_at = NULL, deleted_messages = 0
 RETURNING last_seq"""
-_STORED_IDS = """
-SELECT request_id, message_id FROM memory.messages
+_STORED_BEFORE = """
+SELECT request_id, message_id, body_sha256, CASE WHEN body_sha256 IS NULL THEN text END AS text
+FROM memory.messages
 WHERE tenant_id = $1 AND user_id = $2 AND request_id = ANY($3::text[])"""
 _INSERT = """
 INSERT INTO memory.messages (tenant_id, user_id, conversation_id, seq, message_id, request_id,
-  role, speaker, text, said_at, metadata, in_reply_to, parent_message_id, finish_reason, model)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)"""
+  role, speaker, text, said_at, metadata, in_reply_to, parent_message_id, finish_reason, model,
+  body_sha256)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"""
 _GET_MESSAGE = f"""
 SELECT {rows.MESSAGE_COLUMNS} FROM memory.messages
 WHERE tenant_id = $1 AND user_id = $2 AND message_id = $3"""
@@ -77,21 +85,31 @@ _LAST_SEQ = 2**62
 
 
 async def create_conversation(conn: Connection, owner: Owner, new: NewConversation) -> Conversation:
-    """Store a conversation; the same request again returns it."""
-    ids = (owner.tenant_id, owner.user_id)
+    """Store a conversation, also in the place of a deleted one; the same request returns it."""
+    made = await _made_before(conn, owner, new)
+    if made is not None:
+        return made
     row = await conn.fetchrow(
-        _CREATE, *ids, new.conversation_id, new.title, rows.to_json(new.metadata), new.now,
-        new.request_id, new.body_sha256,
+        _CREATE, owner.tenant_id, owner.user_id, new.conversation_id, new.title,
+        rows.to_json(new.metadata), new.now, new.request_id, new.body_sha256,
     )  # fmt: skip
+    if row is not None:
+        return rows.conversation(row)
+    twin = await _made_before(conn, owner, new)  # it was faster
+    if twin is not None:
+        return twin
+    text = "the conversation exists already"
+    raise AppError(Reason.ALREADY_EXISTS, text, metadata={"type": "conversation"})
+
+
+async def _made_before(conn: Connection, owner: Owner, new: NewConversation) -> Conversation | None:
+    """Return what this request made; raises NOT_FOUND if it was deleted since."""
+    row = await conn.fetchrow(_BY_REQUEST, owner.tenant_id, owner.user_id, new.request_id)
     if row is None:
-        row = await conn.fetchrow(_BY_REQUEST, *ids, new.request_id)
-        if row is None:
-            raise AppError(
-                Reason.ALREADY_EXISTS,
-                "the conversation exists already",
-                metadata={"type": "conversation"},
-            )
-        check_same_body(row["body_sha256"], new.body_sha256)
+        return None
+    check_same_body(row["body_sha256"], new.body_sha256)
+    if row["deleted_at"] is not None:
+        raise not_found("conversation")
     return rows.conversation(row)
 
 
@@ -129,10 +147,15 @@ async def reserve_numbers(
     return int(last)
 
 
-async def stored_ids(conn: Connection, owner: Owner, request_ids: Sequence[str]) -> dict[str, UUID]:
-    """Return the message ids of the request ids that are stored already."""
-    found = await conn.fetch(_STORED_IDS, owner.tenant_id, owner.user_id, list(request_ids))
-    return {row["request_id"]: row["message_id"] for row in found}
+async def stored_before(
+    conn: Connection, owner: Owner, request_ids: Sequence[str]
+) -> dict[str, StoredMessage]:
+    """Return by request id the messages that are stored already."""
+    found = await conn.fetch(_STORED_BEFORE, owner.tenant_id, owner.user_id, list(request_ids))
+    return {
+        row["request_id"]: StoredMessage(row["message_id"], row["body_sha256"], row["text"])
+        for row in found
+    }
 
 
 async def insert(
@@ -148,7 +171,7 @@ async def insert(
         [
             (owner.tenant_id, owner.user_id, conversation_id, seq, m.message_id, m.request_id,
              m.role, m.speaker, m.text, m.said_at, rows.to_json(m.metadata), m.in_reply_to,
-             m.parent_message_id, m.finish_reason, m.model)
+             m.parent_message_id, m.finish_reason, m.model, m.body_sha256)
             for seq, m in enumerate(messages, first_seq)
         ],
     )  # fmt: skip

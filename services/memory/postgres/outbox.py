@@ -16,12 +16,13 @@ from services.runtime.postgres import Connection
 CHANNEL = "memory_outbox"
 """NOTIFY channel that wakes runners when a transaction with new jobs commits."""
 
-_QUEUE = """
-INSERT INTO memory.outbox AS o (tenant_id, user_id, memory_id)
-SELECT $1, $2, x.id FROM unnest($3::uuid[]) AS x(id) ORDER BY x.id
-ON CONFLICT (tenant_id, user_id, memory_id) DO UPDATE
-SET generation = o.generation + 1, attempts = 0, held = false, queued_at = now(),
-  run_at = CASE WHEN o.leased THEN o.run_at ELSE now() END"""
+_QUEUE = f"""
+WITH queued AS (INSERT INTO memory.outbox AS o (tenant_id, user_id, memory_id)
+  SELECT $1, $2, x.id FROM unnest($3::uuid[]) AS x(id) ORDER BY x.id
+  ON CONFLICT (tenant_id, user_id, memory_id) DO UPDATE
+  SET generation = o.generation + 1, attempts = 0, held = false, queued_at = now(),
+    run_at = CASE WHEN o.leased THEN o.run_at ELSE now() END)
+SELECT pg_notify('{CHANNEL}', '')"""
 _CLAIM = """
 UPDATE memory.outbox o SET leased = true, run_at = now() + $2 * interval '1 second'
 FROM (SELECT tenant_id, user_id, memory_id FROM memory.outbox
@@ -54,7 +55,6 @@ async def queue(conn: Connection, owner: Owner, memory_ids: Sequence[UUID]) -> N
     if not memory_ids:
         return
     await conn.execute(_QUEUE, owner.tenant_id, owner.user_id, sorted(memory_ids))
-    await conn.execute(f"NOTIFY {CHANNEL}")
 
 
 async def claim(conn: Connection, limit: int, lease_s: float) -> list[Job]:

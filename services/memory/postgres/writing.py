@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from services.memory.appending import sort_out
+from services.memory.ids import reused
 from services.memory.model import Appended, Memory, NewMemory, NewMessage, Owner
 from services.memory.postgres import memories, messages
 from services.memory.remember import episode
@@ -34,17 +36,18 @@ async def append(
     new: Sequence[NewMessage],
     now: datetime,
 ) -> Appended:
-    """Store messages that were not stored yet, in order, each with its memory."""
+    """Store messages that were not stored yet, in order, each with its memory.
+
+    Those under a used request id are left out; raises REQUEST_ID_REUSED if that is all of them.
+    """
     await messages.reserve_numbers(conn, owner, conversation_id, 0, now)  # locks it
-    known = await messages.stored_ids(conn, owner, [m.request_id for m in new])
-    fresh: dict[str, NewMessage] = {}
-    for message in new:
-        if message.request_id not in known:
-            fresh.setdefault(message.request_id, message)
-    if fresh:
-        await _store(conn, owner, conversation_id, list(fresh.values()), now)
-    ids = known | {key: message.message_id for key, message in fresh.items()}
-    return Appended(message_ids=[ids[m.request_id] for m in new], stored=len(fresh))
+    stored = await messages.stored_before(conn, owner, [m.request_id for m in new])
+    sorted_out = sort_out(new, stored)
+    if len(sorted_out.refused) == len(new):
+        raise reused({})
+    if sorted_out.fresh:
+        await _store(conn, owner, conversation_id, sorted_out.fresh, now)
+    return Appended(sorted_out.ids, len(sorted_out.fresh), sorted_out.refused)
 
 
 async def _store(

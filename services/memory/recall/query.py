@@ -32,6 +32,16 @@ _ADDRESS = re.compile(
     (?:\s+(?:me|of|about|that|if|whether)\b)*[\s,:]*""",
     re.IGNORECASE | re.VERBOSE,
 )
+_SEVERAL = re.compile(
+    r"""^\W*(?:what|which)\s+(?:\w+\s+){0,3}?(?!(?:was|has|does|always)\b)\w+[^\Wsui]s\b
+    |\b(?:activities|events|ways|kinds|types|things)\b
+    |^\W*how\s+many\b""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Asks for several things: a plural after "what" or "which", "how many", "things" and its like.
+
+Words in "ss", "us" and "is" are no plurals; a speaker's name ("James") must be out already.
+"""
 _USER_TO_COMPANION = re.compile(r"\b(I(?:\s+\w+){1,3}?)\s+you\b", re.IGNORECASE)
 _COMPANION_TO_USER = re.compile(r"\b(you(?:\s+\w+){1,3}?)\s+me\b", re.IGNORECASE)
 
@@ -47,13 +57,15 @@ def prepare_query(text: str, speakers: Sequence[str], asker: str | None = None) 
     """
     names = _aliases([name for name in speakers if name.strip()])
     question = _without_address(text, names)
+    unnamed = _without_names(question, names)
     name_terms = {term for alias in names for term in terms(alias)}
     said = terms(question)
     return Query(
         text=text,
-        dense_text=_without_names(question, names),
+        dense_text=unnamed,
         terms=dict(Counter([term for term in said if term not in name_terms] or said)),
         asked=_asked(question, names, asker),
+        several=bool(_SEVERAL.search(unnamed)),
     )
 
 

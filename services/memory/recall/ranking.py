@@ -41,6 +41,7 @@ def rank(
     """
     if not candidates:
         return []
+    weights = weights.of(query)
     signals = fuse(query, candidates, stats, weights)
     bonus = neighbour_bonus(candidates, signals.fused, weights)
     ages = _recency(query, candidates, weights)

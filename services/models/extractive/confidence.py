@@ -20,6 +20,9 @@ _COVERAGE_WORDS = 7.0
 ANSWER_FROM = 0.59
 UNSURE_FROM = 0.24
 
+# A companion mostly asks: that its turns fit badly says little for the user's.
+_MOST_DIFFERENCE = 0.1
+
 # How many of a person's best turns speak for that person; with fewer, the two cannot be compared.
 _SPOKEN_FOR = 3
 
@@ -40,9 +43,9 @@ def answerable(signals: Signals) -> float:
     about = [scored for scored in signals.turns if _is_about(scored, signals)]
     if all(scored.max_sim is None for scored in signals.turns):
         return _sigmoid(
-            _BIAS_WORDS + _COVERAGE_WORDS * max((s.coverage for s in about), default=0.0)
+            _BIAS_WORDS + _COVERAGE_WORDS * max((s.coverage - s.astray for s in about), default=0.0)
         )
-    support = max((_sim(scored) + scored.coverage for scored in about), default=0.0)
+    support = max((_sim(s) + s.coverage - s.astray for s in about), default=0.0)
     return _sigmoid(_BIAS + _SUPPORT * support + _DIFFERENCE * _difference(signals))
 
 
@@ -69,7 +72,8 @@ def _difference(signals: Signals) -> float:
     theirs = sorted(_sim(scored) for scored in said if scored.subject not in signals.named)
     if min(len(mine), len(theirs)) < _SPOKEN_FOR:
         return 0.0
-    return fmean(mine[-_SPOKEN_FOR:]) - fmean(theirs[-_SPOKEN_FOR:])
+    gap = fmean(mine[-_SPOKEN_FOR:]) - fmean(theirs[-_SPOKEN_FOR:])
+    return min(gap, _MOST_DIFFERENCE)
 
 
 def _sim(scored: ScoredTurn) -> float:

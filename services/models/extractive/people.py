@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from services.models.extractive.text import is_question, plain_quotes, sentences
 from services.models.extractive.turns import COMPANION, USER, Query, Turn
 
-_SELF = re.compile(
+# The pronouns of a speaker, and of the one who is spoken to.
+SELF = re.compile(
     r"\b(i|i'm|i've|i'd|i'll|me|my|mine|myself|we|we're|we've|our|us|ours)\b", re.IGNORECASE
 )
-_OTHER = re.compile(r"\b(you|you're|you've|your|yours|yourself)\b", re.IGNORECASE)
+OTHER = re.compile(r"\b(you|you're|you've|your|yours|yourself)\b", re.IGNORECASE)
 
 # Words that address the companion without asking about it, and what is asked in them.
 _FRAMES = tuple(
@@ -84,9 +85,9 @@ class Cast:
         asked = core(self.query.text)
         said = set(re.findall(r"\w+", asked.casefold()))
         named = {who for name, who in self.names().items() if name in said}
-        if _SELF.search(asked) or _ABOUT_ASKER.search(self.query.text):
+        if SELF.search(asked) or _ABOUT_ASKER.search(self.query.text):
             named.add(USER)
-        if _OTHER.search(asked):
+        if OTHER.search(asked):
             named.add(COMPANION)
         return frozenset(named)
 
@@ -112,7 +113,7 @@ def speaks_of_listener(text: str) -> bool:
     """Whether a turn says something of the one it is said to and nothing of its speaker."""
     listener = speaker = False
     for sentence in sentences(plain_quotes(text)):
-        own, other = bool(_SELF.search(sentence)), bool(_OTHER.search(sentence))
+        own, other = bool(SELF.search(sentence)), bool(OTHER.search(sentence))
         if other and (not own or is_question(sentence)):
             listener = True
         elif own:

@@ -43,7 +43,7 @@ def rank(signals: Signals) -> list[Candidate]:
 
 def _score(scored: ScoredTurn, kind: QuestionType, signals: Signals) -> float:
     match = fits(kind, statements(scored.turn.text))
-    score = scored.turn.score + _TYPE_BONUS * match
+    score = scored.turn.score + _TYPE_BONUS * match - scored.astray
     if len(signals.named) == 1 and scored.speaker in signals.named:
         score += _SPEAKER_BONUS
     if kind is QuestionType.WHEN:

@@ -9,13 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from services.models.extractive.calendar_spans import say_day
-from services.models.extractive.people import Cast, core, without_names
+from services.models.extractive.people import OTHER, SELF, Cast, core, without_names
 from services.models.extractive.text import WordWeights, is_question, sentences, words
 from services.models.extractive.turns import Query, TokenGrid, Turn
+from services.models.extractive.whose import other_kin, other_subject, others_thing
 
 # Only the best turns come here, and their own frequencies would make the question's words look
 # common: they are weighed as if they were part of a history of this many turns.
 ASSUMED_HISTORY_TURNS = 500
+
+# What a turn about somebody else loses, of a score in which the best turn has about 1.5; plateaus
+# on the dev conversations.
+ASTRAY_KIN = 0.4
+ASTRAY_THING = 0.4
+ASTRAY_SUBJECT = 0.2
 
 Floats = npt.NDArray[np.float64]
 
@@ -31,6 +38,7 @@ class ScoredTurn:
         max_sim: late-interaction score, about 0..1; None when embeddings are away.
         sentence_sims: the same for each of its sentences.
         previous_fused: recall's own score of the turn before, if that asks something; else 0.
+        astray: what it loses because it speaks of somebody else than the question, from 0 up.
 
     """
 
@@ -43,6 +51,7 @@ class ScoredTurn:
     max_sim: float | None
     sentence_sims: tuple[float, ...]
     previous_fused: float
+    astray: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,11 +79,36 @@ def measure(query: Query) -> Signals:
     asked_words = frozenset(words(without_names(asked, _names(query))))
     late = _LateInteraction(query)
     fused = {(turn.conversation_id, turn.seq): turn.fused for turn in query.turns}
+    named = cast.asked_about()
+    aim = _Aim(asked, asked_words, named, weights)
     scored = tuple(
-        _score(turn, cast, weights.share(asked_words, document), late, fused)
+        _score(turn, cast, weights.share(asked_words, document), late, fused, aim)
         for turn, document in zip(query.turns, documents, strict=True)
     )
-    return Signals(asked, asked_words, cast.asked_about(), weights, scored)
+    return Signals(asked, asked_words, named, weights, scored)
+
+
+@dataclass(frozen=True)
+class _Aim:
+    """What the question is after, to tell turns that speak of somebody else."""
+
+    asked: str
+    asked_words: frozenset[str]
+    named: frozenset[str]
+    weights: WordWeights
+
+    def astray(self, turn: Turn, speaker: str) -> float:
+        """Returns what the turn loses because it speaks of somebody else."""
+        around = f"{turn.previous_text} {turn.text}"
+        lost = ASTRAY_KIN * other_kin(self.asked, around)
+        lost += ASTRAY_THING * others_thing(self.asked, turn.text)
+        return lost + ASTRAY_SUBJECT * self._misses_subject(turn, speaker)
+
+    def _misses_subject(self, turn: Turn, speaker: str) -> bool:
+        if len(self.named) != 1:
+            return False
+        person, others = (SELF, OTHER) if speaker in self.named else (OTHER, SELF)
+        return other_subject(self.asked_words, self.weights, turn.text, person, others)
 
 
 def _names(query: Query) -> set[str]:
@@ -87,13 +121,15 @@ def _score(
     coverage: float,
     late: _LateInteraction,
     fused: dict[tuple[str, int], float],
+    aim: _Aim,
 ) -> ScoredTurn:
     max_sim, sentence_sims = late.of(turn.text)
+    speaker = cast.speaker(turn)
     asked_before = is_question(turn.previous_text)
     before = fused.get((turn.conversation_id, turn.seq - 1), 0.0)
     return ScoredTurn(
         turn=turn,
-        speaker=cast.speaker(turn),
+        speaker=speaker,
         subject=cast.subject(turn),
         own_words=frozenset(words(turn.text)),
         previous_words=frozenset(words(turn.previous_text)),
@@ -101,6 +137,7 @@ def _score(
         max_sim=max_sim,
         sentence_sims=sentence_sims,
         previous_fused=before if asked_before else 0.0,
+        astray=aim.astray(turn, speaker),
     )
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.auth.keyring import policy_from
 from services.auth.keys import (
     RotationPolicy,
     WrongWrappingKeyError,
@@ -18,6 +19,7 @@ from services.auth.keys import (
     signing_key_at,
     unwrap,
 )
+from services.runtime.authenticate import FORWARDED_PAST_EXPIRY_S
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 POLICY = RotationPolicy(timedelta(seconds=60), timedelta(seconds=600))
@@ -59,3 +61,10 @@ def test_whoever_signs_is_published_until_the_last_token_has_expired(
     assert signer is not None
     assert signer.created_at + POLICY.publish_ahead <= moment or signer.id == "k0"
     assert f'"{signer.id}"' in jwks_at(keys, moment + POLICY.token_life)
+
+
+def test_a_retired_keys_last_token_was_good_for_whom_it_was_handed_on_to() -> None:
+    """Services hand tokens on past their expiry: the key is published for so long too."""
+    signs_from, retires_at = rotation_times(policy_from(60, 600), NOW)
+
+    assert retires_at >= signs_from + timedelta(seconds=600 + FORWARDED_PAST_EXPIRY_S)

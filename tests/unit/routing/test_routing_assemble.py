@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.routing.assemble import (
+    MAX_MEMORY_CHARS,
     MESSAGE_OVERHEAD_TOKENS,
     PromptParts,
     assemble,
     estimate_tokens,
+    excerpt,
     memory_line,
     select_memories,
 )
@@ -83,6 +85,28 @@ def test_a_memory_that_is_among_the_recent_turns_is_not_said_twice() -> None:
         parts(memories=[memory(1, shown.text, 1.0, message_id="p1")], recent=[shown]), 2000
     )
     assert prompt.memories == ()
+
+
+def test_memories_fill_the_tokens_there_are() -> None:
+    memories = [memory(n, f"fact {n} about a harbour town", 1 - n / 100) for n in range(24)]
+    assert len(assemble(parts(memories=memories), 1500).memories) == 24
+    few = assemble(parts(memories=memories), 300)
+    assert 4 < len(few.memories) < 24
+    assert few.tokens <= 300
+
+
+def test_of_a_long_note_the_part_about_the_message_is_shown() -> None:
+    note = "The weather was grey. " * 300 + "I live in Bristol. " + "Nothing happened. " * 300
+    prompt = assemble(parts(message="Where in Bristol?", memories=[memory(1, note, 1.0)]), 1500)
+    assert "I live in Bristol." in prompt.messages[0].content
+    assert prompt.tokens < 600
+
+
+def test_a_part_of_a_note_is_marked_as_a_part_and_a_short_note_is_whole() -> None:
+    assert excerpt("I live in Bristol", "Bristol?") == "I live in Bristol"
+    part = excerpt("word " * 1000, "nothing of it")
+    assert part.startswith("... word") and part.endswith(" ...")
+    assert len(part) <= MAX_MEMORY_CHARS + 8
 
 
 @given(

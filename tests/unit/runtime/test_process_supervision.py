@@ -9,11 +9,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.runtime.errors import AppError, Reason
 from services.runtime.process import (
+    Child,
     is_alive,
     private_folder,
     socket_folder,
@@ -113,6 +115,27 @@ async def test_a_frozen_worker_is_killed_and_replaced(supervisor: WorkerSupervis
     await until(lambda: supervisor.pid not in (None, first))
     await supervisor.ready(PATIENCE_S)
     assert not is_alive(first)
+
+
+async def test_a_worker_is_kept_whatever_goes_wrong_with_one_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that nobody foresaw costs one attempt, not the worker for good."""
+    failures = [ValueError("embedded null byte"), RuntimeError("can't start new thread")]
+
+    def start(*args: Any, **options: Any) -> Child:
+        if failures:
+            raise failures.pop()
+        return spawn(*args, **options)
+
+    monkeypatch.setattr("services.runtime.supervisor.spawn", start)
+    kept = WorkerSupervisor("t", WORKER, socket_folder(tmp_path), limits=QUICK)
+    await kept.start()
+    try:
+        await kept.ready(PATIENCE_S)
+        assert kept.restarts == 2
+    finally:
+        await kept.stop()
 
 
 async def test_stop_leaves_no_process_and_no_socket(tmp_path: Path) -> None:

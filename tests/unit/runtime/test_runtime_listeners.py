@@ -20,12 +20,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from services.runtime.channel import MAX_MESSAGE_BYTES
-from services.runtime.deadline import remaining_s
+from services.runtime.deadline import MAX_DEADLINE_S, remaining_s
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import Identity, acting_as
-from services.runtime.interceptor import DEFAULT_DEADLINE_S, MAX_DEADLINE_S
+from services.runtime.interceptor import DEFAULT_DEADLINE_S
 from services.runtime.server import Server
 from services.runtime.settings import ServiceSettings
+from services.runtime.tls import public_credentials
 from tests.support.transport import SERVICE, Text, method, registration, serving
 
 
@@ -36,7 +37,7 @@ async def echo(request: Any, context: Any) -> Any:
 class _Everyone:
     """A validator for which a token is the user's name."""
 
-    async def validate(self, token: str) -> Identity:
+    async def validate(self, token: str, *, past_expiry_s: float = 0.0) -> Identity:
         return Identity("tenant-1", token)
 
 
@@ -199,7 +200,7 @@ async def test_a_call_has_a_default_deadline_and_a_cap(
 
 async def test_checking_a_token_counts_against_the_deadline(tmp_path: Path) -> None:
     class Frozen:
-        async def validate(self, token: str) -> Identity:
+        async def validate(self, token: str, *, past_expiry_s: float = 0.0) -> Identity:
             await asyncio.sleep(30)
             raise AssertionError
 
@@ -302,3 +303,36 @@ async def test_half_of_a_tls_setting_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(AppError, match="belong together"):
         async with listening(tmp_path, public_tls_cert=tmp_path / "tls.crt"):
             pass
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "mesh.example.org:0"])
+async def test_a_public_listener_off_loopback_without_tls_is_one_clear_error(
+    tmp_path: Path, address: str
+) -> None:
+    settings = ServiceSettings(public_address=address, data_dir=tmp_path)
+    server = Server("memory", settings, public=[registration(Public=echo)])
+    with pytest.raises(AppError, match=r"in the clear.*public_tls_cert.*public_plaintext") as said:
+        await server.start()
+    assert "\n" not in said.value.message
+    assert server.public_bound == ""
+
+
+async def test_a_setting_allows_plain_text_behind_something_that_speaks_tls(
+    tmp_path: Path,
+) -> None:
+    settings = ServiceSettings(public_address="0.0.0.0:0", data_dir=tmp_path, public_plaintext=True)
+    server = Server("memory", settings, public=[registration(Public=echo)])
+    await server.start()
+    try:
+        port = server.public_bound.rpartition(":")[2]
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            assert (await method(channel, "Public")(Text(value="x"))).value == "x"
+    finally:
+        await server.stop(grace_s=0)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "localhost:1", "unix:/run/x.sock"]
+)
+def test_what_only_this_machine_reaches_needs_no_tls(tmp_path: Path, address: str) -> None:
+    assert public_credentials(ServiceSettings(public_address=address, data_dir=tmp_path)) is None

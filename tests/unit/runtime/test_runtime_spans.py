@@ -175,5 +175,5 @@ async def test_health_checks_make_no_spans_and_have_no_deadline(tmp_path: Path) 
 class _Everyone:
     """A validator for which a token is the user's name."""
 
-    async def validate(self, token: str) -> Identity:
+    async def validate(self, token: str, *, past_expiry_s: float = 0.0) -> Identity:
         return Identity("tenant-1", token)

@@ -276,5 +276,5 @@ async def test_two_servers_never_share_a_port(tmp_path: Path) -> None:
 class _Everyone:
     """A validator for which a token is the user's name."""
 
-    async def validate(self, token: str) -> Identity:
+    async def validate(self, token: str, *, past_expiry_s: float = 0.0) -> Identity:
         return Identity("tenant-1", token)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -90,6 +91,9 @@ async def test_a_good_token_gives_its_identity(validator: TokenValidator) -> Non
         pytest.param(lambda: token(iss="somebody"), id="another issuer"),
         pytest.param(lambda: token(tid=None), id="a tenant that is no text"),
         pytest.param(lambda: token(exp="tomorrow"), id="an expiry that is no number"),
+        pytest.param(lambda: token(exp=math.nan), id="an expiry that is never past"),
+        pytest.param(lambda: token(exp=math.inf), id="an expiry that never comes"),
+        pytest.param(lambda: token(exp=10**400), id="an expiry beyond all numbers"),
         pytest.param(lambda: token(roles=7), id="roles that are no list"),
         pytest.param(lambda: "no.token.atall", id="junk"),
         pytest.param(lambda: token()[:-4] + "AAAA", id="altered signature"),
@@ -110,6 +114,28 @@ async def test_a_token_expires_although_it_was_cached(
     with pytest.raises(AppError) as refused:
         await validator.validate(good)
     assert refused.value.reason is Reason.TOKEN_EXPIRED
+
+
+async def test_a_token_that_was_taken_is_refused_once_its_key_is_gone(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """Whoever stole the key may have sent a token that lasts for years while it was good."""
+    published = [jwks(k1=KEY), jwks(k2=OTHER)]
+
+    async def fetch() -> str:
+        return published[0]
+
+    keys = KeySet(tmp_path / "jwks.json", fetch, clock)
+    validator = TokenValidator(keys, clock)
+    stolen = token(exp=4_000_000_000)
+    await validator.validate(stolen)
+    published.pop(0)
+    clock.advance(20)
+    await keys.refresh()
+
+    with pytest.raises(AppError) as refused:
+        await validator.validate(stolen)
+    assert refused.value.reason is Reason.TOKEN_INVALID
 
 
 async def test_a_new_signing_key_is_fetched_kept_on_disk_and_works_while_auth_is_away(

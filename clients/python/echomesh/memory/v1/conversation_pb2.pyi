@@ -4,6 +4,7 @@ isort:skip_file
 Conversations, their messages, and the two writes of a chat turn."""
 
 from collections import abc as _abc
+from echomesh.common.v1 import errors_pb2 as _errors_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
@@ -526,11 +527,18 @@ class AppendMessagesResponse(_message.Message):
     MESSAGE_IDS_FIELD_NUMBER: _builtins.int
     STORED_FIELD_NUMBER: _builtins.int
     DUPLICATES_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     stored: _builtins.int
     duplicates: _builtins.int
     @_builtins.property
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """In the order of the request; duplicates carry the id they were stored under."""
+        """In the order of the request; duplicates carry the id they were stored under, refused messages
+        an empty one.
+        """
+
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedMessage]:
+        """Messages of which nothing was stored, in the order of the request."""
 
     def __init__(
         self,
@@ -538,14 +546,41 @@ class AppendMessagesResponse(_message.Message):
         message_ids: _abc.Iterable[_builtins.str] | None = ...,
         stored: _builtins.int = ...,
         duplicates: _builtins.int = ...,
+        refused: _abc.Iterable[Global___RefusedMessage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicates", b"duplicates", "message_ids", b"message_ids", "stored", b"stored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duplicates", b"duplicates", "message_ids", b"message_ids", "refused", b"refused", "stored", b"stored"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AppendMessagesResponse: _TypeAlias = AppendMessagesResponse  # noqa: Y015
+
+@_typing.final
+class RefusedMessage(_message.Message):
+    """A message that was refused by itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Its place in the request, from 0."""
+    reason: _errors_pb2.ErrorReason.ValueType
+    """REQUEST_ID_REUSED."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        reason: _errors_pb2.ErrorReason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedMessage: _TypeAlias = RefusedMessage  # noqa: Y015
 
 @_typing.final
 class GetMessageRequest(_message.Message):

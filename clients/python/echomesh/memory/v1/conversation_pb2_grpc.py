@@ -87,7 +87,9 @@ class ConversationServiceServicer:
     """
 
     def CreateConversation(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Errors: ALREADY_EXISTS if there is a conversation with this id; NOT_FOUND if the one that this
+        request_id made was deleted since.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -106,15 +108,18 @@ class ConversationServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteConversation(self, request, context):
-        """Deletes a conversation with its messages and the memories that came from them.
+        """Deletes a conversation with its messages and the memories that came from them. Its id is free
+        again: a conversation that is made with it, or by what is stored in it next, starts empty.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def AppendMessages(self, request, context):
-        """Adds messages that were said elsewhere or before (imports). All or none are stored; a
-        message whose `request_id` was stored already is counted as a duplicate and left alone.
+        """Adds messages that were said elsewhere or before (imports), in one transaction. A message that
+        was stored already is counted as a duplicate and left alone. One whose `request_id` was used
+        with another body (or in another conversation) is refused by itself, see `refused`, and the
+        others are stored. Errors: REQUEST_ID_REUSED if that is so of every message of the call.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

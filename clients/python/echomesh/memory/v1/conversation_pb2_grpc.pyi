@@ -34,14 +34,21 @@ class ConversationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ConversationServiceAsyncStub: ...
     CreateConversation: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.CreateConversationRequest, _conversation_pb2.CreateConversationResponse]
+    """Errors: ALREADY_EXISTS if there is a conversation with this id; NOT_FOUND if the one that this
+    request_id made was deleted since.
+    """
     GetConversation: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.GetConversationRequest, _conversation_pb2.GetConversationResponse]
     ListConversations: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.ListConversationsRequest, _conversation_pb2.ListConversationsResponse]
     """Newest first."""
     DeleteConversation: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.DeleteConversationRequest, _conversation_pb2.DeleteConversationResponse]
-    """Deletes a conversation with its messages and the memories that came from them."""
+    """Deletes a conversation with its messages and the memories that came from them. Its id is free
+    again: a conversation that is made with it, or by what is stored in it next, starts empty.
+    """
     AppendMessages: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.AppendMessagesRequest, _conversation_pb2.AppendMessagesResponse]
-    """Adds messages that were said elsewhere or before (imports). All or none are stored; a
-    message whose `request_id` was stored already is counted as a duplicate and left alone.
+    """Adds messages that were said elsewhere or before (imports), in one transaction. A message that
+    was stored already is counted as a duplicate and left alone. One whose `request_id` was used
+    with another body (or in another conversation) is refused by itself, see `refused`, and the
+    others are stored. Errors: REQUEST_ID_REUSED if that is so of every message of the call.
     """
     GetMessage: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.GetMessageRequest, _conversation_pb2.GetMessageResponse]
     ListMessages: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.ListMessagesRequest, _conversation_pb2.ListMessagesResponse]
@@ -59,14 +66,21 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateConversation: _aio.UnaryUnaryMultiCallable[_conversation_pb2.CreateConversationRequest, _conversation_pb2.CreateConversationResponse]  # type: ignore[assignment]
+    """Errors: ALREADY_EXISTS if there is a conversation with this id; NOT_FOUND if the one that this
+    request_id made was deleted since.
+    """
     GetConversation: _aio.UnaryUnaryMultiCallable[_conversation_pb2.GetConversationRequest, _conversation_pb2.GetConversationResponse]  # type: ignore[assignment]
     ListConversations: _aio.UnaryUnaryMultiCallable[_conversation_pb2.ListConversationsRequest, _conversation_pb2.ListConversationsResponse]  # type: ignore[assignment]
     """Newest first."""
     DeleteConversation: _aio.UnaryUnaryMultiCallable[_conversation_pb2.DeleteConversationRequest, _conversation_pb2.DeleteConversationResponse]  # type: ignore[assignment]
-    """Deletes a conversation with its messages and the memories that came from them."""
+    """Deletes a conversation with its messages and the memories that came from them. Its id is free
+    again: a conversation that is made with it, or by what is stored in it next, starts empty.
+    """
     AppendMessages: _aio.UnaryUnaryMultiCallable[_conversation_pb2.AppendMessagesRequest, _conversation_pb2.AppendMessagesResponse]  # type: ignore[assignment]
-    """Adds messages that were said elsewhere or before (imports). All or none are stored; a
-    message whose `request_id` was stored already is counted as a duplicate and left alone.
+    """Adds messages that were said elsewhere or before (imports), in one transaction. A message that
+    was stored already is counted as a duplicate and left alone. One whose `request_id` was used
+    with another body (or in another conversation) is refused by itself, see `refused`, and the
+    others are stored. Errors: REQUEST_ID_REUSED if that is so of every message of the call.
     """
     GetMessage: _aio.UnaryUnaryMultiCallable[_conversation_pb2.GetMessageRequest, _conversation_pb2.GetMessageResponse]  # type: ignore[assignment]
     ListMessages: _aio.UnaryUnaryMultiCallable[_conversation_pb2.ListMessagesRequest, _conversation_pb2.ListMessagesResponse]  # type: ignore[assignment]
@@ -86,7 +100,10 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _conversation_pb2.CreateConversationRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_conversation_pb2.CreateConversationResponse, _abc.Awaitable[_conversation_pb2.CreateConversationResponse]]: ...
+    ) -> _typing.Union[_conversation_pb2.CreateConversationResponse, _abc.Awaitable[_conversation_pb2.CreateConversationResponse]]:
+        """Errors: ALREADY_EXISTS if there is a conversation with this id; NOT_FOUND if the one that this
+        request_id made was deleted since.
+        """
 
     @_abc_1.abstractmethod
     def GetConversation(
@@ -109,7 +126,9 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _conversation_pb2.DeleteConversationRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_pb2.DeleteConversationResponse, _abc.Awaitable[_conversation_pb2.DeleteConversationResponse]]:
-        """Deletes a conversation with its messages and the memories that came from them."""
+        """Deletes a conversation with its messages and the memories that came from them. Its id is free
+        again: a conversation that is made with it, or by what is stored in it next, starts empty.
+        """
 
     @_abc_1.abstractmethod
     def AppendMessages(
@@ -117,8 +136,10 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _conversation_pb2.AppendMessagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_conversation_pb2.AppendMessagesResponse, _abc.Awaitable[_conversation_pb2.AppendMessagesResponse]]:
-        """Adds messages that were said elsewhere or before (imports). All or none are stored; a
-        message whose `request_id` was stored already is counted as a duplicate and left alone.
+        """Adds messages that were said elsewhere or before (imports), in one transaction. A message that
+        was stored already is counted as a duplicate and left alone. One whose `request_id` was used
+        with another body (or in another conversation) is refused by itself, see `refused`, and the
+        others are stored. Errors: REQUEST_ID_REUSED if that is so of every message of the call.
         """
 
     @_abc_1.abstractmethod

@@ -93,7 +93,7 @@ class MemoryServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def BatchRemember(self, request, context):
-        """All or none are stored.
+        """All or none are stored. Errors: REQUEST_ID_REUSED, whose metadata names the request_id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -35,7 +35,7 @@ class MemoryServiceStub:
     def __new__(cls, channel: _aio.Channel) -> MemoryServiceAsyncStub: ...
     Remember: _grpc.UnaryUnaryMultiCallable[_memory_pb2.RememberRequest, _memory_pb2.RememberResponse]
     BatchRemember: _grpc.UnaryUnaryMultiCallable[_memory_pb2.BatchRememberRequest, _memory_pb2.BatchRememberResponse]
-    """All or none are stored."""
+    """All or none are stored. Errors: REQUEST_ID_REUSED, whose metadata names the request_id."""
     Recall: _grpc.UnaryUnaryMultiCallable[_memory_pb2.RecallRequest, _memory_pb2.RecallResponse]
     """What is relevant to a query, best first. What was acknowledged is found at once, indexed or not."""
     GetMemory: _grpc.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryRequest, _memory_pb2.GetMemoryResponse]
@@ -57,7 +57,7 @@ class MemoryServiceAsyncStub(MemoryServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Remember: _aio.UnaryUnaryMultiCallable[_memory_pb2.RememberRequest, _memory_pb2.RememberResponse]  # type: ignore[assignment]
     BatchRemember: _aio.UnaryUnaryMultiCallable[_memory_pb2.BatchRememberRequest, _memory_pb2.BatchRememberResponse]  # type: ignore[assignment]
-    """All or none are stored."""
+    """All or none are stored. Errors: REQUEST_ID_REUSED, whose metadata names the request_id."""
     Recall: _aio.UnaryUnaryMultiCallable[_memory_pb2.RecallRequest, _memory_pb2.RecallResponse]  # type: ignore[assignment]
     """What is relevant to a query, best first. What was acknowledged is found at once, indexed or not."""
     GetMemory: _aio.UnaryUnaryMultiCallable[_memory_pb2.GetMemoryRequest, _memory_pb2.GetMemoryResponse]  # type: ignore[assignment]
@@ -88,7 +88,7 @@ class MemoryServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _memory_pb2.BatchRememberRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_memory_pb2.BatchRememberResponse, _abc.Awaitable[_memory_pb2.BatchRememberResponse]]:
-        """All or none are stored."""
+        """All or none are stored. Errors: REQUEST_ID_REUSED, whose metadata names the request_id."""
 
     @_abc_1.abstractmethod
     def Recall(

@@ -526,6 +526,7 @@ class Final(_message.Message):
     TOTAL_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
     USED_MEMORY_IDS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
     message_id: _builtins.str
     reply_id: _builtins.str
     finish_reason: _conversation_pb2.FinishReason.ValueType
@@ -534,6 +535,10 @@ class Final(_message.Message):
     tier: Global___Tier.ValueType
     model: _builtins.str
     trace_id: _builtins.str
+    confidence: _builtins.float
+    """How likely the memories hold an answer at all, 0..1. Unset: a language model answered, or the
+    turn is a replay.
+    """
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What missed its share of the budget or was away: "memory", "embeddings", "index", ..."""
@@ -566,11 +571,14 @@ class Final(_message.Message):
         total: _duration_pb2.Duration | None = ...,
         trace_id: _builtins.str = ...,
         used_memory_ids: _abc.Iterable[_builtins.str] | None = ...,
+        confidence: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["first_text", b"first_text", "total", b"total", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "first_text", b"first_text", "total", b"total", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["degraded", b"degraded", "finish_reason", b"finish_reason", "first_text", b"first_text", "message_id", b"message_id", "message_stored", b"message_stored", "model", b"model", "reply_id", b"reply_id", "reply_stored", b"reply_stored", "tier", b"tier", "total", b"total", "trace_id", b"trace_id", "usage", b"usage", "used_memory_ids", b"used_memory_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "degraded", b"degraded", "finish_reason", b"finish_reason", "first_text", b"first_text", "message_id", b"message_id", "message_stored", b"message_stored", "model", b"model", "reply_id", b"reply_id", "reply_stored", b"reply_stored", "tier", b"tier", "total", b"total", "trace_id", b"trace_id", "usage", b"usage", "used_memory_ids", b"used_memory_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
 
 Global___Final: _TypeAlias = Final  # noqa: Y015

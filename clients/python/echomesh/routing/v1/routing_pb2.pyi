@@ -189,7 +189,7 @@ class Endpoint(_message.Message):
     service: _builtins.str
     """A gRPC service, such as "echomesh.routing.v1.ChatService"."""
     address: _builtins.str
-    """host:port."""
+    """host:port; of several replicas without a balancer in front, all, separated by commas."""
     tls: _builtins.bool
     def __init__(
         self,

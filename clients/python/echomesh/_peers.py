@@ -1,0 +1,162 @@
+"""The replicas of a service: which one to call next, and noticing one that froze under a call.
+
+A frozen process keeps its connection, so a call to it would just last until its deadline. Health
+answers at once even on a busy replica; a call that stays silent is therefore given up, and tried
+elsewhere, when its replica does not answer a health check either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import grpc
+
+# A call that has been silent for so long has its replica's health looked at.
+_QUIET_S = 2.0
+# A replica that gives no answer about its health within this time is frozen or cut off.
+_PROBE_S = 2.0
+# How often to look whether a replica that failed has come back.
+_PROBE_EVERY_S = 1.0
+
+
+class PeerLostError(Exception):
+    """The replica that was called answers nothing any more."""
+
+
+class Peer:
+    """One replica: its address and its channel."""
+
+    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
+        self.address = address
+        self.channel = channel
+        # Failed, and not yet seen healthy since: it is called only if there is no other.
+        self.suspect = False
+        self.probing: asyncio.Task[None] | None = None
+        self.probed_at = 0.0
+        self._check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+
+    async def frozen(self) -> bool:
+        """Whether a health check gets no answer at all; an error is one."""
+        try:
+            await self._check(b"", timeout=_PROBE_S)
+        except grpc.aio.AioRpcError as error:
+            return error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        return False
+
+    async def recover(self) -> None:
+        """Trust the replica again if it is healthy now."""
+        with suppress(grpc.aio.AioRpcError):
+            await self._check(b"", timeout=_PROBE_S)
+            self.suspect = False
+
+    @contextmanager
+    def watching(self, call: Any) -> Iterator[Watch]:
+        """Give up a call, with PeerLostError, when this replica freezes under it.
+
+        A connection that breaks makes the replica suspect too; the call's own error is raised.
+        """
+        watch = Watch(self, call)
+        try:
+            yield watch
+        except asyncio.CancelledError:
+            if not watch.lost or _is_being_cancelled():
+                raise
+            self.suspect = True
+            raise PeerLostError from None
+        except grpc.aio.AioRpcError as error:
+            # A deadline says nothing about the replica: the call may just have been too long.
+            self.suspect |= error.code() is grpc.StatusCode.UNAVAILABLE
+            raise
+        finally:
+            watch.stop()
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+class Watch:
+    """Looks after one call: cancels it, with `lost` set, when its replica is frozen."""
+
+    def __init__(self, peer: Peer, call: Any) -> None:
+        self.lost = False
+        self._peer = peer
+        self._call = call
+        self._heard_at = time.monotonic()
+        self._probe: asyncio.Task[None] | None = None
+        self._timer = self._arm(_QUIET_S)
+
+    def heard(self) -> None:
+        """Note that the replica sent something."""
+        self._heard_at = time.monotonic()
+
+    def stop(self) -> None:
+        """End the watch; the call is over."""
+        self._timer.cancel()
+        if self._probe is not None:
+            self._probe.cancel()
+
+    def _arm(self, delay_s: float) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(delay_s, self._look)
+
+    def _look(self) -> None:
+        quiet_s = time.monotonic() - self._heard_at
+        if quiet_s < _QUIET_S:
+            self._timer = self._arm(_QUIET_S - quiet_s)
+        else:
+            self._probe = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        asked_at = time.monotonic()
+        if await self._peer.frozen() and self._heard_at < asked_at:
+            self.lost = True
+            self._call.cancel()
+            return
+        self.heard()
+        self._timer = self._arm(_QUIET_S)
+
+
+class Peers:
+    """The replicas that are known, by address; calls go round those that work."""
+
+    def __init__(self, connect: Callable[[str], grpc.aio.Channel]) -> None:
+        self._connect = connect
+        self._peers: dict[str, Peer] = {}
+        self._turn = itertools.count()
+
+    def pick(self, addresses: str) -> Peer:
+        """The next of the replicas at `addresses` (host:port, separated by commas)."""
+        peers = [self._peer(address.strip()) for address in addresses.split(",")]
+        working = [peer for peer in peers if not peer.suspect]
+        for peer in peers:
+            if peer.suspect:
+                _look_again(peer)
+        among = working or peers
+        return among[next(self._turn) % len(among)]
+
+    async def close(self) -> None:
+        """Close every channel."""
+        for peer in self._peers.values():
+            if peer.probing is not None:
+                peer.probing.cancel()
+            await peer.channel.close()
+        self._peers.clear()
+
+    def _peer(self, address: str) -> Peer:
+        if address not in self._peers:
+            self._peers[address] = Peer(address, self._connect(address))
+        return self._peers[address]
+
+
+def _look_again(peer: Peer) -> None:
+    """Ask a suspect replica for its health behind the caller's back, now and then."""
+    now = time.monotonic()
+    if now - peer.probed_at >= _PROBE_EVERY_S and (peer.probing is None or peer.probing.done()):
+        peer.probed_at = now
+        peer.probing = asyncio.create_task(peer.recover())
