@@ -2,10 +2,9 @@
 
     python3 scripts/setup.py run|dev
 
-Repeating it does nothing until a lock file changes. Every failure is one clear line.
+Repeating it does nothing until a lock file changes. Every failure is one clear line. It is written
+so that Python 3.6 can read it: an old Python must get as far as being told that it is too old.
 """
-
-from __future__ import annotations
 
 import hashlib
 import os
@@ -13,6 +12,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -24,13 +24,46 @@ DISK_MB = {"run": 640, "dev": 800}
 SUPPORTED = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
 MIN_GLIBC = (2, 28)
 OFFLINE = "could not download packages: is there a network and a package index?"
+# What installers print about causes that people know, in the order of how much they explain.
+CAUSES = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Temporary failure in name resolution",
+    "Name or service not known",
+    "nodename nor servname provided",
+    "Connection refused",
+    "Network is unreachable",
+    "No route to host",
+    "CERTIFICATE_VERIFY_FAILED",
+    "invalid peer certificate",
+    "401 Unauthorized",
+    "403 Forbidden",
+    "timed out",
+)
+DISK_CAUSES = CAUSES[:2]
+HASH_WORDS = ("DO NOT MATCH THE HASHES", "Hash mismatch")
+
+
+class SetupError(Exception):
+    """What went wrong, in one line."""
 
 
 def main() -> None:
     """Create or refresh the environment named on the command line."""
-    profile = sys.argv[1] if len(sys.argv) == 2 else ""
+    try:
+        set_up(sys.argv[1] if len(sys.argv) == 2 else "")
+    except SetupError as error:
+        say(f"setup: {error}")
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        say("setup: stopped; run it again to go on")
+        raise SystemExit(130) from None
+
+
+def set_up(profile: str) -> None:
+    """Bring the environment up to date for `profile`; raises SetupError."""
     if profile not in DISK_MB:
-        fail("usage: setup.py run|dev")
+        raise SetupError("usage: setup.py run|dev")
     check_platform()
     stamp = VENV / f".ready-{profile}"
     wanted = fingerprint(profile)
@@ -49,19 +82,23 @@ def main() -> None:
 
 def check_platform() -> None:
     """Stop on a platform for which some part has no wheel."""
+    python = platform.python_version()
     if sys.version_info < (3, 11):
-        fail(f"Echomesh needs Python 3.11 or newer; this is {platform.python_version()}")
+        raise SetupError(f"Echomesh needs Python 3.11 or newer; this is {python}")
     here = (platform.system(), platform.machine())
     if here not in SUPPORTED:
-        fail(f"unsupported platform {' '.join(here)}: use Linux x86_64/aarch64 or macOS on arm64")
-    name, version = platform.libc_ver()
-    if here[0] == "Linux" and (name != "glibc" or numbers(version) < MIN_GLIBC):
-        fail(f"Echomesh needs glibc 2.28 or newer; this is {name or 'another libc'} {version}")
-    if here[0] == "Darwin" and numbers(platform.mac_ver()[0]) < (14,):
-        fail(f"Echomesh needs macOS 14 or newer; this is {platform.mac_ver()[0]}")
+        wanted = "Linux x86_64/aarch64 or macOS on arm64"
+        raise SetupError(f"unsupported platform {' '.join(here)}: use {wanted}")
+    if here[0] == "Linux":
+        name, version = platform.libc_ver()
+        if name != "glibc" or numbers(version) < MIN_GLIBC:
+            this = f"{name or 'another libc'} {version}".strip()
+            raise SetupError(f"Echomesh needs glibc 2.28 or newer; this is {this}")
+    elif numbers(platform.mac_ver()[0]) < (14,):
+        raise SetupError(f"Echomesh needs macOS 14 or newer; this is {platform.mac_ver()[0]}")
 
 
-def numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple:
     """'2.36' -> (2, 36)."""
     return tuple(int(part) for part in version.split(".") if part.isdigit())
 
@@ -70,7 +107,7 @@ def check_disk(needed_mb: int) -> None:
     """Stop before half of the packages fill the disk."""
     free_mb = shutil.disk_usage(ROOT).free // 2**20
     if free_mb < needed_mb:
-        fail(f"set-up needs {needed_mb} MB of disk; {ROOT} has {free_mb} MB left")
+        raise SetupError(f"set-up needs {needed_mb} MB of disk; {ROOT} has {free_mb} MB left")
 
 
 def fingerprint(profile: str) -> str:
@@ -88,25 +125,25 @@ def lock(profile: str) -> Path:
 
 def create_environment() -> None:
     """Make the virtual environment with uv inside; uv then installs in seconds."""
-    if not (BIN / "python").exists():
-        run(
-            [sys.executable, "-m", "venv", str(VENV)],
-            "could not make a virtual environment (on Debian and Ubuntu: install python3-venv)",
-        )
-    run(
-        [
-            str(BIN / "python"),
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--require-hashes",
-            "-r",
-            str(ROOT / "requirements/uv.lock"),
-        ],
-        OFFLINE,
-    )
+    if not is_usable():
+        with Step("making the virtual environment"):
+            run(
+                [sys.executable, "-m", "venv", "--clear", str(VENV)],
+                "could not make a virtual environment (on Debian and Ubuntu: install python3-venv)",
+            )
+    pip = [str(BIN / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    with Step("installing the installer"):
+        run([*pip, "--require-hashes", "-r", str(ROOT / "requirements/uv.lock")], OFFLINE)
+
+
+def is_usable() -> bool:
+    """Whether there is an environment of this very Python, made to its end."""
+    ask = "import pip, sys; print(sys.version)"
+    try:
+        done = subprocess.run([str(BIN / "python"), "-c", ask], capture_output=True, text=True)
+    except OSError:
+        return False
+    return done.returncode == 0 and done.stdout.strip() == sys.version.strip()
 
 
 def install(profile: str) -> None:
@@ -115,32 +152,34 @@ def install(profile: str) -> None:
     # that a company's proxy or index needs.
     uv = [str(BIN / "uv"), "pip", "install", "--quiet", "--system-certs", "--no-deps"]
     uv += ["--python", str(BIN / "python")]
-    say(f"Installing {lock(profile).read_text().count('==')} packages ...")
-    # Compiled now, each process starts twice as fast.
-    run([*uv, "--require-hashes", "--compile-bytecode", "-r", str(lock(profile))], OFFLINE)
-    run(
-        [
-            *uv,
-            "--no-build-isolation",
-            "-e",
-            str(ROOT / "clients/python"),
-            "-e",
-            str(ROOT),
-        ],
-        "could not install this repository's packages",
-    )
+    with Step(f"installing {lock(profile).read_text().count('==')} packages"):
+        # Compiled now, each process starts twice as fast.
+        run([*uv, "--require-hashes", "--compile-bytecode", "-r", str(lock(profile))], OFFLINE)
+    own = [word for path in (ROOT / "clients/python", ROOT) for word in ("-e", str(path))]
+    with Step("installing this repository"):
+        run([*uv, "--no-build-isolation", *own], "could not install this repository's packages")
 
 
-def run(command: list[str], complaint: str) -> None:
-    """Run a step; on failure show its last line and the complaint."""
+def run(command: list, complaint: str) -> None:
+    """Run a step; raises SetupError with the complaint and the cause if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **index()})
     if done.returncode:
-        lines = done.stderr.strip().splitlines() or done.stdout.strip().splitlines() or [""]
-        reason = next((line for line in lines if "No space left" in line), lines[-1])
-        fail(f"{complaint}\n  {reason.strip()[:300]}")
+        raise SetupError(explained(complaint, done.stderr.strip() or done.stdout.strip()))
 
 
-def index() -> dict[str, str]:
+def explained(complaint: str, output: str) -> str:
+    """One line out of a complaint and what the failed program printed."""
+    if any(words in output for words in HASH_WORDS):
+        return "a package is not the one that the lock names; nothing of it was installed"
+    lowered = output.lower()
+    cause = next((cause for cause in CAUSES if cause.lower() in lowered), "")
+    if cause in DISK_CAUSES:
+        return f"the disk is full ({cause})"
+    last = output.splitlines()[-1].strip() if output else "it gave no reason"
+    return f"{complaint} ({cause or last[:300]})"
+
+
+def index() -> dict:
     """The package index of pip's own configuration, which uv does not read."""
     if "UV_DEFAULT_INDEX" in os.environ or not (BIN / "python").exists():
         return {}
@@ -150,15 +189,42 @@ def index() -> dict[str, str]:
     return {"UV_DEFAULT_INDEX": address} if done.returncode == 0 and address else {}
 
 
+class Step:
+    """Shows one step: its seconds as they pass on a terminal, one plain line elsewhere."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        self.live = sys.stderr.isatty()
+        self.over = threading.Event()
+        self.ticker = threading.Thread(target=self.tick, daemon=True)
+
+    def __enter__(self) -> None:
+        self.started = time.monotonic()
+        if self.live:
+            self.ticker.start()
+        else:
+            say(f"  {self.what} ...")
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        if self.live:
+            self.ticker.join()
+            self.show("\n")
+
+    def tick(self) -> None:
+        """Show the time four times a second until the step is over."""
+        while not self.over.wait(0.25):
+            self.show("")
+
+    def show(self, end: str) -> None:
+        """Write the line anew over itself."""
+        elapsed = time.monotonic() - self.started
+        print(f"\r  {self.what}  {elapsed:.1f} s", end=end, file=sys.stderr, flush=True)
+
+
 def say(line: str) -> None:
     """Progress goes to standard error, so that pipes stay clean."""
     print(line, file=sys.stderr, flush=True)
-
-
-def fail(line: str) -> None:
-    """Stop with one line."""
-    say(f"setup: {line}")
-    raise SystemExit(1)
 
 
 if __name__ == "__main__":

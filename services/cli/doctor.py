@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
 import httpx
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from echomesh import Client, EchomeshError
 from services.cli.files import CommandError, MeshFile, read_credentials, read_mesh
+from services.cli.health import Answer, ask_health, ask_reach
 
 # Below this a burst of messages could fill the disk before anyone looks.
 LOW_DISK_MB = 500
@@ -62,16 +61,18 @@ def check_mode(path: Path) -> Finding:
 
 
 async def check_health(name: str, address: str) -> Finding:
-    """Ask a service for its own health."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
-        try:
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            advice = f"see the log of {name} in the data folder"
-            return Finding(name, False, f"{address}: {error.code().name}", advice)
-    status = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
-    return Finding(name, answer.status == health_pb2.HealthCheckResponse.SERVING, status, "wait")
+    """Ask a service for its own health, and for what it reaches of the parts it needs."""
+    answer = await ask_health(address, _TIMEOUT_S)
+    if answer is not Answer.SERVING:
+        advice = f"see the log of {name} in the data folder"
+        return Finding(name, False, f"{address}: {answer.value}", advice)
+    reach = await ask_reach(address)
+    if reach is None:
+        return Finding(name, False, "serving, but does not say what it reaches", "try again")
+    if reach.missing:
+        missing = ", ".join(reach.missing)
+        return Finding(name, False, f"serving without {missing}", f"see the logs of {missing}")
+    return Finding(name, True, f"serving, reaches {', '.join(reach.reached) or 'nothing'}")
 
 
 async def check_recall(client: Client) -> Finding:
@@ -88,8 +89,8 @@ async def check_index(client: Client) -> Finding:
 
 
 async def check_chat(client: Client) -> Finding:
-    """A private message: nothing of it is stored."""
-    _, final = await client.reply("hello", conversation_id="doctor", store=False)
+    """A private message: nothing of it is stored. The tier leaves a busy machine its time."""
+    _, final = await client.reply("hello", conversation_id="doctor", store=False, tier="standard")
     detail = f"{final.model} answered in {final.total_s * 1000:.0f} ms"
     return Finding("chat", not final.degraded, detail, f"degraded: {', '.join(final.degraded)}")
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from services.runtime.process import is_alive
+
 DEFAULT_DATA = Path("~/.echomesh")
 
 
@@ -45,14 +47,17 @@ class Credentials(BaseModel):
 def read_mesh(data: Path) -> MeshFile:
     """The running mesh of a data folder; raises CommandError."""
     path = data / "mesh.json"
+    none = f"no mesh is up for {data}: start one with `echomesh up --data {data}`"
     try:
-        return MeshFile.model_validate_json(path.read_text())
+        mesh = MeshFile.model_validate_json(path.read_text())
     except FileNotFoundError:
-        raise CommandError(
-            f"no mesh is up for {data}: start one with `echomesh up --data {data}`"
-        ) from None
+        raise CommandError(none) from None
     except (ValidationError, OSError) as error:
         raise CommandError(f"{path} cannot be read: {_first_line(error)}") from None
+    if not is_alive(mesh.pid):
+        # A killed `up` could not take its file away, and nobody answers at these addresses.
+        raise CommandError(none)
+    return mesh
 
 
 def read_credentials(data: Path) -> Credentials:

@@ -14,6 +14,7 @@ BATCH = 200
 # So many conversations are collected at once, whatever a file holds.
 MAX_OPEN = 200
 _POLL_S = 0.2
+_USED = "this id (or this line with other metadata) was stored before as something else"
 
 
 @dataclass
@@ -64,7 +65,7 @@ async def _store(
     """Store a batch; halve one that the mesh finds not valid until the lines at fault are known."""
     try:
         messages = [item.message for item in batch]
-        stored, duplicates = await client.import_messages(conversation, messages)
+        done = await client.import_messages(conversation, messages)
     except EchomeshError as error:
         if error.reason != "INVALID_REQUEST":
             raise
@@ -75,8 +76,10 @@ async def _store(
         await _store(client, conversation, batch[:half], report)
         await _store(client, conversation, batch[half:], report)
         return
-    report.stored += stored
-    report.duplicates += duplicates
+    report.stored += done.stored
+    report.duplicates += done.duplicates
+    refused = set(done.refused)
+    report.rejected += [Rejected(p.line, _USED) for p in batch if p.message.request_id in refused]
 
 
 def _reason(error: EchomeshError) -> str:

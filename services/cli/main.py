@@ -22,6 +22,8 @@ from services.cli.up import UpOptions, run_up
 _T = TypeVar("_T")
 # A large history may still be indexing when this is over; recall finds it all the same.
 _INDEX_TIMEOUT_S = 600.0
+# The last of a mesh's ports lies 24 above the first.
+_MAX_PORT_BASE = 65_535 - 24
 # Status when some lines of an import were not valid; the valid ones are stored.
 _SOME_REJECTED = 2
 
@@ -32,7 +34,9 @@ Data = Annotated[Path, typer.Option("--data", help="The data folder of the mesh.
 @app.command()
 def up(
     data: Data = DEFAULT_DATA,
-    port_base: Annotated[int, typer.Option(help="First of the ports to listen on.")] = 7400,
+    port_base: Annotated[
+        int, typer.Option(help="First of the ports to listen on.", min=1, max=_MAX_PORT_BASE)
+    ] = 7400,
     sample: Annotated[bool, typer.Option("--sample", help="Play the sample first.")] = False,
     leave: Annotated[bool, typer.Option("--exit", help="Stop after the sample.")] = False,
     openai_url: Annotated[str, typer.Option(help="An OpenAI-compatible address.")] = "",
@@ -133,7 +137,7 @@ async def _with_client(data: Path, work: Any) -> Any:
 def _run(work: Coroutine[Any, Any, _T]) -> _T:
     try:
         return asyncio.run(work)
-    except (CommandError, EchomeshError) as error:
+    except (CommandError, EchomeshError, OSError) as error:
         _fail(str(error))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -15,14 +14,11 @@ from services.cli.importer import import_lines, wait_indexed
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CONVERSATION = "sample-tour"
 _INDEX_TIMEOUT_S = 120.0
-_COMPLETE_TIMEOUT_S = 15.0
-_POLL_S = 0.1
 
 
 async def play(client: Client, console: Console, speaker: str = "Maya") -> None:
     """Import the history (once) and ask the questions of `examples/questions.jsonl`."""
     await load_history(client, console)
-    await wait_complete(client)
     for line in (EXAMPLES / "questions.jsonl").read_text().splitlines():
         question = json.loads(line)
         console.print(f"\n[bold]{speaker}>[/bold] {question['text']}", highlight=False)
@@ -41,17 +37,6 @@ async def load_history(client: Client, console: Console) -> None:
     async for _memories, pending in wait_indexed(client, _INDEX_TIMEOUT_S):
         if pending:
             console.print(f"  indexing, {pending} to go ...", style="dim", highlight=False)
-
-
-async def wait_complete(client: Client) -> None:
-    """Wait, within a limit, until every part takes part in recall: the index opens last."""
-    loop = asyncio.get_running_loop()
-    ends = loop.time() + _COMPLETE_TIMEOUT_S
-    while True:
-        result = await client.recall("hello", limit=1)
-        if not result.degraded or loop.time() > ends:
-            return
-        await asyncio.sleep(_POLL_S)
 
 
 def facts(reply: Reply) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from services.cli.files import CommandError, MeshFile
+from services.cli.files import CommandError, read_mesh
 from services.cli.plan import SERVICES, Layout, Plan
 from services.runtime.settings import PORT_BASE, ServiceSettings, SettingsError
 
@@ -38,8 +38,8 @@ def settings_class(service: str) -> type[ServiceSettings]:
 
 def _port_base(data: Path) -> int:
     """The running mesh's first port, or the default."""
-    path = data / "mesh.json"
-    if not path.exists():
+    try:
+        address = read_mesh(data).address
+    except CommandError:
         return PORT_BASE
-    address = MeshFile.model_validate_json(path.read_text()).address
     return int(address.rpartition(":")[2])

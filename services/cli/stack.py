@@ -4,67 +4,46 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.cli.files import CommandError, MeshFile, write_json
-from services.cli.plan import SERVICES, WITH_DATABASE, Plan
-from services.runtime.embedded import EmbeddedPostgres
+from services.cli.health import Answer, ask_health, ask_reach
+from services.cli.keeping import ANSWER_LIMIT_S, Pulse, Restarts
+from services.cli.parts import START_S, bootstrap_auth, start_database, start_service
+from services.cli.plan import SERVICES, Plan
+from services.runtime.embedded import ROOM_BYTES, EmbeddedPostgres
 from services.runtime.external import ExternalPostgres
-from services.runtime.migrate import MigrationError, migrate_service
-from services.runtime.pgbinaries import PostgresUnavailable
-from services.runtime.process import Child, spawn
+from services.runtime.process import Child
 from services.runtime.roles import RoleDsns
 from services.runtime.trust import create_trust
 
-# A part that crashes more often than this in a minute is left down, and said to be.
-MAX_RESTARTS = 5
-_RESTART_WINDOW_S = 60.0
 _RESTART_PAUSE_S = 0.5
-_START_S = 90.0
 _STOP_S = 12.0
 _POLL_S = 0.1
+# So long all parts have to find each other; then the mesh is up, and says what is missing.
+_CONNECT_S = 15.0
 # Postgres that gives no answer for so long is frozen, and is killed to be started anew.
 _POSTGRES_ANSWER_S = 4.0
 _POSTGRES_CHECK_S = 2.0
 _POSTGRES_MISSES = 2
+# How soon a server is back after somebody has made room on a full disk.
+_ROOM_CHECK_S = 1.0
 # The setting that names a server of the user's own.
 POSTGRES_URL_KEY = "ECHOMESH_POSTGRES_URL"
-_SERVICES_FOLDER = Path(__file__).resolve().parents[1]
 
 Say = Callable[[str], None]
-
-
-@dataclass
-class Restarts:
-    """Counts the restarts of one part within the last minute."""
-
-    times: deque[float] = field(default_factory=deque)
-
-    def allowed(self, now: float) -> bool:
-        """Whether another restart is within bounds; counts it if so."""
-        while self.times and now - self.times[0] > _RESTART_WINDOW_S:
-            self.times.popleft()
-        if len(self.times) >= MAX_RESTARTS:
-            return False
-        self.times.append(now)
-        return True
 
 
 class Stack:
     """The running parts of a plan. `start` then `stop`, each once."""
 
-    def __init__(self, plan: Plan, say: Say) -> None:
+    def __init__(self, plan: Plan, say: Say, waiting: Say) -> None:
+        """Take what is to run, and whom to tell what happened and what is waited for."""
         self._plan = plan
         self._say = say
+        self._waiting = waiting
         self._postgres = _postgres(plan)
         self._dsns: Mapping[str, RoleDsns] = {}
         self._children: dict[str, Child] = {}
@@ -76,13 +55,18 @@ class Stack:
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.stop)
             self._create_trust()
+            self._waiting("postgres")
             self._start_services("embeddings", "models")  # these need no database
             await self._start_postgres()
             self._say("postgres is up")
             self._start_services("memory", "routing")
+            self._waiting("the first user and keys")
             await self._prepare_auth()
             self._start_services("auth")
+            self._waiting("the services")
             await asyncio.gather(*(self._wait_healthy(name) for name in SERVICES))
+            self._waiting("the services to reach each other")
+            await asyncio.gather(*(self._wait_connected(name) for name in SERVICES))
             self._write_mesh_file()
             self._watch()
             undo.pop_all()
@@ -104,17 +88,7 @@ class Stack:
         await asyncio.gather(*(child.stop(grace_s=_STOP_S) for child in children))
 
     async def _start_postgres(self) -> None:
-        try:
-            await self._postgres.start()
-            self._dsns = await self._postgres.provision(WITH_DATABASE)
-            for name in WITH_DATABASE:
-                folder = _SERVICES_FOLDER / name / "migrations"
-                await migrate_service(name, self._dsns[name].owner, folder)
-        except (PostgresUnavailable, MigrationError, TimeoutError) as error:
-            raise CommandError(str(error) or "PostgreSQL did not start in time") from None
-        except ValueError as error:
-            folder = self._plan.layout.postgres
-            raise CommandError(f"{folder} is broken: restore it from a backup ({error})") from None
+        self._dsns = await start_database(self._postgres, self._plan.layout)
 
     def _create_trust(self) -> None:
         folder = self._plan.layout.trust
@@ -126,28 +100,7 @@ class Stack:
 
     async def _prepare_auth(self) -> None:
         """Let auth make the first tenant, user and keys; it does so once for a folder."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "services.auth",
-            "bootstrap",
-            "--output",
-            str(self._plan.layout.credentials),
-            env=self._environment("auth"),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        try:
-            _, errors = await asyncio.wait_for(process.communicate(), _START_S)
-        except TimeoutError:
-            raise CommandError("auth could not be prepared in time: see postgres.log") from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-        if process.returncode:
-            lines = errors.decode(errors="replace").strip().splitlines() or ["no reason given"]
-            raise CommandError(f"auth could not be prepared: {lines[-1]}")
+        await bootstrap_auth(self._environment("auth"), self._plan.layout.credentials)
 
     def _environment(self, name: str) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if concerns(name, k)}
@@ -158,25 +111,33 @@ class Stack:
             self._start_service(name)
 
     def _start_service(self, name: str) -> None:
-        # What a process says before its log is open; a new start begins the file anew.
-        with (self._plan.layout.logs / f"{name}.out").open("wb") as output:
-            self._children[name] = spawn(
-                [sys.executable, "-m", f"services.{name}"],
-                env=self._environment(name),
-                output=output,
-            )
+        output = self._plan.layout.logs / f"{name}.out"
+        self._children[name] = start_service(name, self._environment(name), output)
 
     async def _wait_healthy(self, name: str) -> None:
-        ends = time.monotonic() + _START_S
+        ends = time.monotonic() + START_S
         while time.monotonic() < ends:
             child = self._children[name]
             if child.returncode is not None:
                 raise CommandError(f"{name} did not start: {self._last_words(name)}")
-            if await is_serving(self._plan.address(name, "mesh")):
+            if await ask_health(self._plan.address(name, "mesh"), 1.0) is Answer.SERVING:
                 self._say(f"{name} is up")
                 return
             await asyncio.sleep(_POLL_S)
-        raise CommandError(f"{name} did not start within {_START_S:.0f} s: see its log")
+        raise CommandError(f"{name} did not start within {START_S:.0f} s: see its log")
+
+    async def _wait_connected(self, name: str) -> None:
+        """Wait, within a limit, until a service reaches what it needs; else recall is degraded."""
+        ends = time.monotonic() + _CONNECT_S
+        while True:
+            reach = await ask_reach(self._plan.address(name, "mesh"))
+            if reach is not None and not reach.missing:
+                return
+            if time.monotonic() >= ends:
+                missing = ", ".join(reach.missing) if reach else "it does not say what"
+                self._say(f"{name} does without what it cannot reach yet: {missing}")
+                return
+            await asyncio.sleep(_POLL_S)
 
     def _last_words(self, name: str) -> str:
         text = (self._plan.layout.logs / f"{name}.out").read_text(errors="replace")
@@ -200,32 +161,57 @@ class Stack:
     async def _keep_up(self, name: str) -> None:
         restarts = Restarts()
         while not self._stopping:
-            status = await self._children[name].wait()
+            why = await self._service_end(name)
             if self._stopping:
                 return
             if not restarts.allowed(time.monotonic()):
-                self._say(f"{name} ends again and again ({status}); it stays down: see its log")
+                self._say(f"{name} fails again and again ({why}); it stays down: see its log")
                 return
-            self._say(f"{name} ended ({status}); starting it again")
+            self._say(f"{name} {why}; starting it again")
             await asyncio.sleep(_RESTART_PAUSE_S)
             try:
                 self._start_service(name)
-            except OSError as error:
-                # A full disk, say; the bounded tries go on, for it may be freed.
-                self._say(f"{name} could not be started: {error.strerror}")
+            except Exception as error:
+                # A full disk, say. Whatever it was, the bounded tries go on: it may pass.
+                self._say(f"{name} could not be started: {error}")
+
+    async def _service_end(self, name: str) -> str:
+        """Wait until a service's process ends, or kill it when it is frozen; say which."""
+        child, pulse = self._children[name], Pulse()
+        while True:
+            try:
+                return f"ended ({await asyncio.wait_for(child.wait(), pulse.next_check_s)})"
+            except TimeoutError:
+                answer = await ask_health(self._plan.address(name, "mesh"), ANSWER_LIMIT_S)
+            why = pulse.take(answer, time.monotonic())
+            if why:
+                await child.kill()
+                return f"{why} and was killed"
 
     async def _keep_postgres_up(self) -> None:
         restarts = Restarts()
         while not self._stopping:
             why = await self._postgres_end()
+            if not self._postgres.has_room():
+                await self._wait_for_room()
+                restarts = Restarts()  # what the full disk did is no defect of the server
             if not restarts.allowed(time.monotonic()):
                 self._say("postgres ends again and again; it stays down: see its log")
                 return
             self._say(f"postgres {why}; starting it again")
             try:
                 await self._postgres.start()
-            except (PostgresUnavailable, TimeoutError) as error:
+            except Exception as error:
+                # Likewise: a watcher that ends without a word would leave Postgres down for good.
                 self._say(str(error) or "PostgreSQL did not start in time")
+
+    async def _wait_for_room(self) -> None:
+        """Wait until the disk is no longer full: no server could start, and each try is lost."""
+        self._say(f"the disk is full: postgres starts once {ROOM_BYTES // 2**20} MB are free")
+        while True:
+            await asyncio.sleep(_ROOM_CHECK_S)
+            if self._postgres.has_room():
+                return
 
     async def _postgres_end(self) -> str:
         """Wait until Postgres ends or, by two missed answers, counts as frozen; say which."""
@@ -252,15 +238,3 @@ def concerns(service: str, key: str) -> bool:
     """Whether a service should see an environment variable: not another's, which may be secret."""
     others = tuple(f"ECHOMESH_{name.upper()}_" for name in SERVICES if name != service)
     return key != POSTGRES_URL_KEY and (not key.startswith(others) or key.endswith("_TARGET"))
-
-
-async def is_serving(address: str) -> bool:
-    """Whether a service says SERVING there."""
-    async with grpc.aio.insecure_channel(address) as channel:
-        try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=1.0
-            )
-        except grpc.aio.AioRpcError:
-            return False
-    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

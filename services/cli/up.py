@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from services.cli.doctor import OLLAMA, find_ollama
 from services.cli.files import read_credentials
 from services.cli.guarded_folder import check_ports, held
 from services.cli.plan import PUBLIC, SERVICES, Layout, Plan
+from services.cli.progress import StartProgress
 from services.cli.sample import play
 from services.cli.stack import Stack
 
@@ -49,13 +49,14 @@ async def run_up(options: UpOptions) -> None:
         patience_s = _LEFTOVER_S if layout.mesh_file.exists() else 0.0
         if not await _unless(stopping, check_ports(plan.addresses(), patience_s)):
             return
-        started = time.monotonic()
         console.print(f"Starting the mesh in {layout.data} ...")
-        stack = Stack(plan, lambda line: console.print(f"  {line}", style="dim"))
-        if not await _unless(stopping, stack.start()):
-            return
+        progress = StartProgress(console)
+        stack = Stack(plan, progress.say, progress.waiting)
+        with progress:
+            if not await _unless(stopping, stack.start()):
+                return
         try:
-            console.print(f"Up in {time.monotonic() - started:.1f} s")
+            console.print(f"Up in {progress.elapsed_s:.1f} s")
             await _unless(stopping, _tell(console, plan, options))
             if not options.leave:
                 await stopping.wait()

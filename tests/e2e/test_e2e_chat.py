@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import echomesh
-from echomesh import Client, NewMessage
+from echomesh import Client, ImportResult, NewMessage
 from tests.support.mesh import RunningMesh
 from tests.support.mesh import echomesh as run_echomesh
 
@@ -100,9 +100,9 @@ async def test_an_import_is_recalled_at_once_and_importing_again_changes_nothing
 ) -> None:
     user = client.as_user("imports")
     lines = [NewMessage("user", f"Fact number {i} is about topic{i}.") for i in range(50)]
-    assert await user.import_messages("old", lines) == (50, 0)
+    assert await user.import_messages("old", lines) == ImportResult(50, 0)
     assert (await user.recall("topic37")).hits[0].memory.text.startswith("Fact number 37")
-    assert await user.import_messages("old", lines) == (0, 50)
+    assert await user.import_messages("old", lines) == ImportResult(0, 50)
 
 
 def test_a_pipe_gets_the_reply_alone(mesh: RunningMesh) -> None:

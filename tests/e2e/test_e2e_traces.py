@@ -14,7 +14,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 import echomesh
 from echomesh import Client
-from services.cli.sample import wait_complete
 from tests.support.mesh import RunningMesh, running_mesh, until
 from tests.support.otlp import Collector, collecting
 
@@ -45,8 +44,6 @@ async def chat_inside_a_span(
     async with Client(mesh.file.address, api_key=mesh.credentials.api_key) as client:
         # With nothing remembered at all there is nothing to embed a question for.
         await client.remember("I parked my car by the harbour.", request_id="parked")
-        # A mesh that has just come up may still be connecting: recall then goes on without a part.
-        await wait_complete(client)
         with tracer.start_as_current_span("application") as span:
             frames = client.chat(text, conversation_id="traced")
             async for frame in frames:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import socket
+import subprocess
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from services.cli.files import CommandError
+from services.cli.files import CommandError, MeshFile, read_mesh, write_json
 from services.cli.guarded_folder import check_ports, held
 from services.cli.plan import FORMAT, SERVICES, Layout, Plan
-from services.cli.stack import MAX_RESTARTS, Restarts
+from services.cli.settings_view import in_force
 
 
 def test_a_second_mesh_on_the_same_folder_is_refused(tmp_path: Path) -> None:
@@ -80,9 +85,50 @@ def test_only_a_service_with_a_schema_gets_a_database(tmp_path: Path) -> None:
         assert f"ECHOMESH_{name.upper()}_MESH_ADDRESS" in keys
 
 
-def test_a_part_is_restarted_five_times_a_minute_at_most() -> None:
-    """The sixth crash within a minute is one too many; a minute later it counts anew."""
-    restarts = Restarts()
-    assert all(restarts.allowed(float(second)) for second in range(MAX_RESTARTS))
-    assert not restarts.allowed(10.0)
-    assert restarts.allowed(61.0)
+@pytest.mark.parametrize(("later", "needed_mb"), [(False, 250), (True, 50)])
+def test_a_disk_that_is_too_full_is_refused_with_what_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, later: bool, needed_mb: int
+) -> None:
+    """Said before Postgres fails half-way with reasons of its own; a later start needs less."""
+    layout = Layout(tmp_path / "data")
+    with held(layout):
+        if later:
+            layout.postgres.mkdir()
+
+    def free(megabytes: int) -> None:
+        usage = SimpleNamespace(total=2**40, used=0, free=megabytes * 2**20)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+
+    free(needed_mb - 1)
+    refused = rf"the disk of .*data is full: {needed_mb - 1} MB free, {needed_mb} MB needed$"
+    with pytest.raises(CommandError, match=refused), held(layout):
+        pass
+    free(needed_mb)
+    with held(layout):
+        pass
+
+
+def test_a_disk_that_fills_up_during_the_start_is_one_line(tmp_path: Path) -> None:
+    """Whichever write hits the end of the disk first."""
+    with pytest.raises(CommandError, match=r"the disk of .* is full"):
+        with held(Layout(tmp_path / "data")):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_mesh_whose_up_was_killed_is_not_up(tmp_path: Path) -> None:
+    """Its file is still there, but nobody answers: that is said at once, with what to do."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    content = MeshFile(address="127.0.0.1:1", metrics={}, services={}, pid=ended.pid)
+    write_json(tmp_path / "mesh.json", content.model_dump())
+    with pytest.raises(CommandError, match=r"no mesh is up for .*`echomesh up --data"):
+        read_mesh(tmp_path)
+    write_json(tmp_path / "mesh.json", content.model_dump() | {"pid": os.getpid()})
+    assert read_mesh(tmp_path).address == "127.0.0.1:1"
+
+
+def test_settings_are_shown_whatever_the_mesh_file_holds(tmp_path: Path) -> None:
+    """A file that was cut short costs the running ports, not the command."""
+    (tmp_path / "mesh.json").write_text("{")
+    lines = list(in_force(tmp_path))
+    assert any("routing.public_address = 127.0.0.1:7400" in line for line in lines)

@@ -8,25 +8,28 @@ from typing import Any
 
 import grpc
 
-from echomesh import EchomeshError, NewMessage
+from echomesh import EchomeshError, ImportResult, NewMessage
 from services.cli import importer
 
 
 class FakeClient:
-    """Refuses a batch that holds a text with NUL, as the mesh does."""
+    """Refuses, as the mesh does, a batch with NUL in a text, and by itself what has a used id."""
 
     def __init__(self) -> None:
+        self.used: dict[str, str] = {}
         self.stored: list[str] = []
         self.largest = 0
 
     async def import_messages(
         self, conversation: str, messages: Sequence[NewMessage]
-    ) -> tuple[int, int]:
+    ) -> ImportResult:
         self.largest = max(self.largest, len(messages))
         if any("\0" in m.text for m in messages):
             raise EchomeshError(grpc.StatusCode.INVALID_ARGUMENT, "not valid", "INVALID_REQUEST")
-        self.stored += [m.text for m in messages]
-        return len(messages), 0
+        refused = [m for m in messages if self.used.setdefault(m.request_id, m.text) != m.text]
+        self.stored += [m.text for m in messages if m not in refused]
+        refused_ids = tuple(m.request_id for m in refused)
+        return ImportResult(len(messages) - len(refused), 0, refused_ids)
 
 
 def line(number: int, **changes: Any) -> bytes:
@@ -52,6 +55,17 @@ async def test_one_line_that_the_mesh_refuses_is_named_and_the_rest_is_stored() 
     assert [rejected.line for rejected in report.rejected] == [37]
     assert client.stored == [f"text {i}" for i in range(1, 101) if i != 37]
     assert report.stored == 99
+
+
+async def test_a_line_whose_id_was_stored_as_something_else_is_named_and_the_rest_is_stored() -> (
+    None
+):
+    client = FakeClient()
+    lines = [line(i, id=f"id-{i}", text="changed" if i == 3 else f"text {i}") for i in range(1, 6)]
+    client.used["import-id-3"] = "text 3"
+    report = await importer.import_lines(client, lines, lambda _: None)  # type: ignore[arg-type]
+    assert [(r.line, "stored before" in r.reason) for r in report.rejected] == [(3, True)]
+    assert (report.stored, len(client.stored)) == (4, 4)
 
 
 async def test_calls_are_bounded_and_the_order_within_a_conversation_is_kept() -> None:
