@@ -79,3 +79,30 @@ def test_recall_makes_a_query_of_any_text_and_any_names(text: str, names: list[s
     query = prepare_query(text, names)
     assert query.text == text
     assert bool(query.dense_text) == bool(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What activities does Ann do with her family?",
+        "Which books have I read?",
+        "How many children does she have?",
+        "What kinds of tea did you buy?",
+    ],
+)
+def test_a_question_for_several_things_is_known_by_its_plural(text: str) -> None:
+    assert prepare_query(text, ("Ann",)).several
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "What did James buy?",
+        "What is my boss called?",
+        "What was his status?",
+        "Where do I live?",
+        "Which city is it?",
+    ],
+)
+def test_a_name_or_a_word_that_only_ends_in_s_is_no_plural(text: str) -> None:
+    assert not prepare_query(text, ("James",)).several

@@ -242,3 +242,38 @@ def test_recall_needs_no_query_vector_and_no_terms() -> None:
     query = Query(text="?", dense_text="?", terms={})
     scored = rank(query, [turn(1, "tea")], CorpusStats(1, {}))
     assert [one.score for one in scored] == [0.0]
+
+
+def test_recall_weighs_whose_it_is_more_and_where_less_when_several_things_are_asked_for() -> None:
+    weights = RecallWeights()
+    several = replace(prepare_query("Which books has Ann read?", ("Ann", "Echo")), vector=None)
+    assert weights.of(several).speaker > weights.speaker
+    assert weights.of(several).session < weights.session
+    assert weights.of(prepare_query("Where is Ann?", ("Ann", "Echo"))) == weights
+    assert PLAIN.of(several) == PLAIN
+
+
+def test_recall_of_one_persons_diary_ranks_what_was_said() -> None:
+    diary = [
+        turn(n, text, speaker="Ann", role="user")
+        for n, text in enumerate(["I bought saffron.", "Rain.", "The roof leaks.", "Quiet."], 1)
+    ]
+    scored = ranked("What did I buy, saffron?", diary, RecallWeights())
+    assert order(scored)[0] == "1"
+    assert order(ranked("Does my roof leak?", diary, RecallWeights()))[0] == "3"
+
+
+def test_recall_of_notes_without_a_conversation_needs_no_neighbours() -> None:
+    notes = [
+        turn(n, text, conversation_id=None, seq=None)
+        for n, text in enumerate(["the code is 4417", "tea at noon", "the code of the bike"], 1)
+    ]
+    scored = ranked("bike code", notes, RecallWeights())
+    assert order(scored)[0] == "3"
+    assert all(np.isfinite(one.score) for one in scored)
+
+
+def test_recall_finds_a_word_at_the_end_of_a_long_note() -> None:
+    page = "The weather was grey and nothing happened. " * 500 + "The boat is called Saga."
+    scored = ranked("What is the boat called?", [turn(1, "A boat?"), turn(2, page)])
+    assert order(scored)[0] == "2"

@@ -1,0 +1,1 @@
+"""What the benchmarks compare with, run in an environment of its own."""

@@ -1,0 +1,1 @@
+"""Sabotages of the product that the tests must notice; `python -m tests.mutants` tries them."""
