@@ -109,7 +109,10 @@ def half_life(request: mpb.RecallRequest) -> timedelta:
     if not request.HasField("recency_half_life"):
         return DEFAULT_HALF_LIFE
     value: Duration = request.recency_half_life
-    span = value.ToTimedelta()
+    try:
+        span = value.ToTimedelta()
+    except OverflowError as error:
+        raise invalid("recency_half_life", "must be at most a million years") from error
     if span <= timedelta(0):
         raise invalid("recency_half_life", "must be above zero")
     return span

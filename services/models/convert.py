@@ -100,7 +100,7 @@ def _turn(evidence: pb.Evidence) -> Turn:
     return Turn(
         id=evidence.id,
         text=evidence.text[:MAX_EVIDENCE_CHARS],
-        said_at=evidence.time.ToDatetime(tzinfo=dt.UTC),
+        said_at=_said_at(evidence),
         speaker=evidence.speaker,
         from_assistant=evidence.from_assistant,
         conversation_id=evidence.conversation_id,
@@ -109,6 +109,13 @@ def _turn(evidence: pb.Evidence) -> Turn:
         fused=evidence.fused,
         previous_text=evidence.previous_text[:MAX_EVIDENCE_CHARS],
     )
+
+
+def _said_at(evidence: pb.Evidence) -> dt.datetime:
+    try:
+        return evidence.time.ToDatetime(tzinfo=dt.UTC)
+    except (ValueError, OverflowError):
+        raise invalid("evidence.time", "must be a time between the years 1 and 9999") from None
 
 
 def response_from(event: Event) -> pb.GenerateResponse:

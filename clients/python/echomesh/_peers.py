@@ -11,7 +11,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -22,6 +22,10 @@ _QUIET_S = 2.0
 _PROBE_S = 2.0
 # How often to look whether a replica that failed has come back.
 _PROBE_EVERY_S = 1.0
+
+# A health answer that says NOT_SERVING; this package has no stubs of the health service.
+_NOT_SERVING = b"\x08\x02"
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class PeerLostError(Exception):
@@ -49,10 +53,12 @@ class Peer:
         return False
 
     async def recover(self) -> None:
-        """Trust the replica again if it is healthy now."""
-        with suppress(grpc.aio.AioRpcError):
-            await self._check(b"", timeout=_PROBE_S)
-            self.suspect = False
+        """Trust the replica again unless it is still away, frozen or about to end."""
+        try:
+            self.suspect = await self._check(b"", timeout=_PROBE_S) == _NOT_SERVING
+        except grpc.aio.AioRpcError as error:
+            # Some other answer is one too: what is in between may know no health checks.
+            self.suspect = error.code() in _AWAY
 
     @contextmanager
     def watching(self, call: Any) -> Iterator[Watch]:

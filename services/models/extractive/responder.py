@@ -99,13 +99,14 @@ def _answer(signals: Signals, ranked: Sequence[Candidate], confidence: float) ->
 
 
 def _second(signals: Signals, ranked: Sequence[Candidate], best: Candidate) -> ScoredTurn | None:
-    """The next best turn, if it scores nearly as well, of the same person, with other words."""
+    """The next best turn, if it scores nearly as well, as much to the point, with other words."""
     near = (
         candidate.scored
         for candidate in ranked[:2]
         if candidate is not best
         and candidate.score >= best.score - SECOND_WITHIN
         and candidate.scored.turn.text != best.scored.turn.text
+        and candidate.scored.astray <= best.scored.astray
         and (len(signals.named) != 1 or candidate.scored.subject == best.scored.subject)
     )
     return next(near, None)

@@ -43,7 +43,7 @@ _KIN = tuple(
 _PLAIN_WORD = re.compile(r"[a-z]+")
 _MY_THING = re.compile(r"\b(?:my|our)\s+([a-z]+)", re.IGNORECASE)
 _MINE = re.compile(r"\b(?:my|our)\b", re.IGNORECASE)
-_ANOTHERS = re.compile(r"\b(?:his|her|their|your)\b|\b[A-Z]\w+'s\b")
+_ANOTHERS = re.compile(r"\b(?i:his|her|their|your)\b|\b[A-Z]\w+'s\b")
 # A possessor stands at most this many words before its thing: "his eighty-second birthday".
 _POSSESSOR_WORDS = 3
 

@@ -117,7 +117,9 @@ class Shapes:
             return self._random.random() < 0.5
         if kind in (F.CPPTYPE_FLOAT, F.CPPTYPE_DOUBLE):
             return self._random.choice((0.0, 0.5, 1.0) if polite else _FLOATS)
-        return self._random.choice((0, 1, 5) if polite else _INTS.get(kind, _UNSIGNED))
+        # Rules bound most numbers, but not those inside a Timestamp or a Duration.
+        modest = polite and self._random.random() < 0.8
+        return self._random.choice((0, 1, 5) if modest else _INTS.get(kind, _UNSIGNED))
 
     def _text(self, field: FieldDescriptor, polite: bool) -> str:
         names_something = field.name.endswith(("id", "ids", "token", "path", "paths"))

@@ -16,6 +16,7 @@ from services.auth.login_limits import (
     attempt_key,
     count_failure,
     network_of,
+    uncount_failure,
     wait_s,
 )
 
@@ -51,6 +52,30 @@ def test_after_a_quiet_hour_all_is_forgotten() -> None:
 
     assert wait_s(failures, NOW + MEMORY) == 0
     assert count_failure(failures, NOW + MEMORY).count == 1
+
+
+@given(st.integers(0, 30))
+def test_an_attempt_that_was_not_made_leaves_nobody_waiting(count: int) -> None:
+    """It was allowed, so it may be made again at once, and the next failure counts as it would."""
+    before = _after(count) if count else None
+    moment = NOW + timedelta(hours=0.5)
+
+    left = uncount_failure(count_failure(before, moment), moment)
+
+    assert wait_s(left, moment) == 0
+    assert count_failure(left, moment).count == count + 1
+
+
+def test_what_failed_since_still_counts_when_an_attempt_is_taken_back() -> None:
+    """Of two attempts the first was not made: one failure fewer, and its wait no longer."""
+    first = count_failure(_after(FREE_FAILURES), NOW + timedelta(seconds=2))
+    second = count_failure(first, NOW + timedelta(seconds=10))
+
+    left = uncount_failure(second, NOW + timedelta(seconds=2))
+
+    assert left is not None
+    assert (left.count, left.last_at) == (FREE_FAILURES + 1, second.last_at)
+    assert wait_s(left, second.last_at) < wait_s(second, second.last_at)
 
 
 @given(st.lists(st.integers(0, 4000), max_size=200))

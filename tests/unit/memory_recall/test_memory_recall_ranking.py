@@ -265,7 +265,7 @@ def test_recall_of_one_persons_diary_ranks_what_was_said() -> None:
 
 def test_recall_of_notes_without_a_conversation_needs_no_neighbours() -> None:
     notes = [
-        turn(n, text, conversation_id=None, seq=None)
+        replace(turn(n, text), conversation_id=None, seq=None)
         for n, text in enumerate(["the code is 4417", "tea at noon", "the code of the bike"], 1)
     ]
     scored = ranked("bike code", notes, RecallWeights())

@@ -9,6 +9,7 @@ import pytest
 from services.models.extractive.confidence import answerable
 from services.models.extractive.people import OTHER, SELF
 from services.models.extractive.pick import rank
+from services.models.extractive.responder import respond
 from services.models.extractive.signals import measure
 from services.models.extractive.text import WordWeights, words
 from services.models.extractive.turns import Query, Turn
@@ -34,7 +35,7 @@ def test_the_mothers_name_is_not_the_sisters() -> None:
 
 def test_somebody_elses_birthday_is_not_mine() -> None:
     hers = turn("Her birthday is on Sunday.", 1.5)
-    mine = turn("My birthday is on the third of May.", 1.3)
+    mine = turn("My birthday is on the 3rd of May.", 1.3)
     assert best("When is my birthday?", hers, mine) == mine.text
 
 
@@ -50,6 +51,13 @@ def test_a_turn_about_somebody_else_makes_an_answer_less_likely() -> None:
         return answerable(measure(query))
 
     assert sure("Her birthday is in May.") < sure("My birthday is in May.")
+
+
+def test_a_second_quote_is_not_about_somebody_else() -> None:
+    sister = turn("Ida is my sister's name.", 1.5)
+    mother = turn("Helena is my mother's name.", 1.8)
+    query = Query("What is my sister's name?", [sister, mother], "Nora", "Pax")
+    assert respond(query).quoted_ids == (sister.id,)
 
 
 @pytest.mark.parametrize(

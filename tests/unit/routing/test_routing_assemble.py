@@ -105,7 +105,8 @@ def test_of_a_long_note_the_part_about_the_message_is_shown() -> None:
 def test_a_part_of_a_note_is_marked_as_a_part_and_a_short_note_is_whole() -> None:
     assert excerpt("I live in Bristol", "Bristol?") == "I live in Bristol"
     part = excerpt("word " * 1000, "nothing of it")
-    assert part.startswith("... word") and part.endswith(" ...")
+    assert part.startswith("... word")
+    assert part.endswith(" ...")
     assert len(part) <= MAX_MEMORY_CHARS + 8
 
 

@@ -24,6 +24,7 @@ class Replica(FakeMesh, health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     """One replica of everything; frozen, it takes calls and answers none, as after SIGSTOP."""
 
     frozen = False
+    health_is_unknown = False
     freezes_after_text = False
     slow = False
     calls = 0
@@ -36,6 +37,8 @@ class Replica(FakeMesh, health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802
         await self._stand_still()
+        if self.health_is_unknown:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "no such service")
         return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
 
     async def GetEndpoints(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -108,6 +111,19 @@ async def test_a_dead_replica_is_passed_over_and_used_again_when_it_is_back(vict
                 await client.recall("q")
                 await asyncio.sleep(0.05)
         await dead.server.stop(None)
+
+
+async def test_a_replica_is_used_again_although_health_is_not_routed_to_it() -> None:
+    """A gateway in between may send the services' own calls only."""
+    async with two() as (first, _, client):
+        await client.recall("q")
+        first.health_is_unknown = True
+        first.unavailable = 1
+        calls = first.calls
+        async with asyncio.timeout(TIMEOUT_S):
+            while first.calls < calls + 3:
+                await client.recall("q")
+                await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("victim", [0, 1])
