@@ -31,7 +31,7 @@ unit: setup-dev ## The fast, pure tests alone
 
 .PHONY: faults cycles mutants
 faults: setup-dev ## Kill, freeze, cut off and attack a running mesh: the promises under failure
-	@$(BIN)/python -m pytest tests/faults --timeout 300 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/faults --timeout 300 --durations 25 $(PYTEST_ARGS)
 cycles: setup-dev ## Start, stop and kill `echomesh up` again and again (COUNT=100)
 	@$(BIN)/python -m tests.faults.cycles --count $(or $(COUNT),100)
 mutants: setup-dev ## Sabotage the product one line at a time; the tests must notice
@@ -55,9 +55,11 @@ proto-check: proto ## Fail if the generated files are not what protos/ gives
 	@test -z "$$(git ls-files --others --exclude-standard clients/python docs)" || \
 		{ echo "generated files are not committed"; exit 1; }
 
-.PHONY: bench soak
+.PHONY: bench bench-peers soak
 bench: setup-dev ## Measure; results belong in docs/benchmarks.md
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
+bench-peers: setup-dev ## Install what the benchmarks compare with (5 GB, an environment of its own)
+	@tests/bench/peers/install.sh
 soak: setup-dev ## Fifty people and random kills for ten minutes (SOAK_ARGS="--minutes 60")
 	@$(BIN)/python -m tests.bench soak $(SOAK_ARGS)
 
