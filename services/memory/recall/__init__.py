@@ -6,7 +6,7 @@ The order of work for a caller that owns the rows and the index::
     vector = ...embed(query.dense_text)                     # then replace(query, vector=vector)
     sparse = query_vector(query_weights(query.terms, df, n))
     ids = dense top 200 | sparse top 200 | the turn after each of them
-    hits = rank(query, rows of ids, CorpusStats(n, df, speakers))[:limit]
+    hits = collapsed(rank(query, rows of ids, CorpusStats(n, df, speakers)))[:limit]
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 from services.memory.recall.filters import MemoryFilter
 from services.memory.recall.query import prepare_query
 from services.memory.recall.ranking import CANDIDATES_PER_SIGNAL, DEFAULT_WEIGHTS, rank
+from services.memory.recall.repeats import collapsed
 from services.memory.recall.text import (
     document_terms,
     document_vector,
@@ -50,6 +51,7 @@ __all__ = [
     "Role",
     "Scored",
     "SparseVector",
+    "collapsed",
     "document_terms",
     "document_vector",
     "prepare_query",
