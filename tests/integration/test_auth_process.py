@@ -17,10 +17,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
+import services.auth
 from services.runtime.trust import create_trust
 from tests.support.postgres import FreshDatabase, TestDatabase
 
-START_S = 30
+START_S = 120
+_MIGRATIONS = Path(services.auth.__file__).parent / "migrations"
 
 
 def _environment(folder: Path, database: TestDatabase, port: int = 0) -> dict[str, str]:
@@ -72,12 +74,14 @@ async def test_migrate_bootstrap_and_serve(
     path = tmp_path / "credentials.json"
     create_trust(tmp_path / "trust", ("auth",))
 
+    applied = sorted(path.stem for path in _MIGRATIONS.glob("*.sql"))
+
     migrated = await _run(environment, "migrate")
     first = await _run(environment, "bootstrap", "--output", str(path))
     content = path.read_text()
     second = await _run(environment, "bootstrap", "--output", str(path))
 
-    assert migrated == (0, "applied 0001_auth\n", "")
+    assert migrated == (0, "".join(f"applied {name}\n" for name in applied), "")
     assert (first[0], first) == (0, second)
     assert path.read_text() == content
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
