@@ -31,7 +31,7 @@ unit: setup-dev ## The fast, pure tests alone
 
 .PHONY: faults cycles mutants
 faults: setup-dev ## Kill, freeze, cut off and attack a running mesh: the promises under failure
-	@$(BIN)/python -m pytest tests/faults --timeout 300 --durations=25 --durations 25 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests/faults --timeout 300 --durations 25 $(PYTEST_ARGS)
 cycles: setup-dev ## Start, stop and kill `echomesh up` again and again (COUNT=100)
 	@$(BIN)/python -m tests.faults.cycles --count $(or $(COUNT),100)
 mutants: setup-dev ## Sabotage the product one line at a time; the tests must notice

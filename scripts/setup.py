@@ -55,6 +55,9 @@ def main() -> None:
     except SetupError as error:
         say(f"setup: {error}")
         raise SystemExit(1) from None
+    except OSError as error:
+        say(f"setup: {error}")
+        raise SystemExit(1) from None
     except KeyboardInterrupt:
         say("setup: stopped; run it again to go on")
         raise SystemExit(130) from None

@@ -157,6 +157,20 @@ class Remembered:
 
 
 @dataclass(frozen=True, slots=True)
+class Head:
+    """What tells whether a row of a live memory, read before, is still as it was.
+
+    ``version`` is its number and when it came to be: a database put back to an earlier day counts
+    the same numbers again. ``pending``: it was asked for because the index lacks it.
+    """
+
+    memory_id: UUID
+    version: tuple[int, datetime]
+    indexed_version: int
+    pending: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Appended:
     """What became of an append: ids in the order of the request, None where one was refused.
 

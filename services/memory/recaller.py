@@ -27,6 +27,7 @@ from services.memory.recall import (
     Reasons,
     RecallWeights,
     Scored,
+    collapsed,
     prepare_query,
     query_vector,
     query_weights,
@@ -115,18 +116,17 @@ class Recaller:
     async def recall(self, owner: Owner, question: Question) -> Recalled:
         """Return the memories that answer ``question``, best first."""
         degraded: list[str] = []
-        corpus = await self._store.corpus(owner, _possible_terms(question))
+        # Before the index is searched: what it gets from now on may be missing in its answer
+        # and no longer wait when the table is read.
+        corpus, waiting = await self._store.overview(
+            owner, _possible_terms(question), question.narrowed, self._limits.pending_rows
+        )
         if not corpus.documents:
             return Recalled(hits=(), degraded=())
         stats = CorpusStats(corpus.documents, corpus.document_frequency, corpus.speakers)
         query = prepare_query(question.text, stats.speakers, question.asker)
         query = replace(query, now=self._clock.now())
-        # Before the index is searched: what it gets from now on may be missing in its answer
-        # and no longer wait when the table is read.
-        (query, model), waiting = await asyncio.gather(
-            self._embed(query, question, degraded),
-            self._store.pending_ids(owner, question.narrowed, self._limits.pending_rows),
-        )
+        query, model = await self._embed(query, question, degraded)
         rows = await self._candidates(owner, question, query, stats, model, waiting, degraded)
         kept = {str(r.memory.memory_id): r for r in rows}
         for excluded in question.excluded:
@@ -307,7 +307,7 @@ def _ranked(
     """Rank all rows and keep the best that the filter admits (neighbours only lend weight)."""
     weights = RecallWeights(recency=question.recency_weight, half_life=question.half_life)
     scored = rank(query, [_candidate(row) for row in rows], stats, weights)
-    admitted = (s for s in scored if question.narrowed.admits(s.candidate))
+    admitted = collapsed(s for s in scored if question.narrowed.admits(s.candidate))
     return [s for s, _ in zip(admitted, range(question.limit), strict=False)]
 
 

@@ -113,8 +113,13 @@ class MemoryStore(Protocol):
 class RecallStore(Protocol):
     """What recall reads of one owner."""
 
-    async def corpus(self, owner: Owner, terms: Sequence[str]) -> CorpusNumbers:
-        """Return corpus size, speakers and document frequencies of ``terms``."""
+    async def overview(
+        self, owner: Owner, terms: Sequence[str], narrowed: MemoryFilter, pending_limit: int
+    ) -> tuple[CorpusNumbers, list[UUID]]:
+        """Return corpus size, speakers and document frequencies of ``terms``.
+
+        With them the ids of the newest rows that are not indexed yet.
+        """
 
     async def candidates(
         self,
@@ -125,9 +130,6 @@ class RecallStore(Protocol):
         pending_limit: int,
     ) -> tuple[list[Remembered], list[Remembered], list[Remembered]]:
         """Return the rows of ``memory_ids``, the rows not indexed yet, and the turns after both."""
-
-    async def pending_ids(self, owner: Owner, narrowed: MemoryFilter, limit: int) -> list[UUID]:
-        """Return the ids of the newest rows that are not indexed yet."""
 
     async def keyword(
         self,

@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from services.runtime.deadline import deadline_scope
 from services.runtime.errors import AppError
+from services.runtime.logs import get_logger
 
 DEPENDENCY_PREFIX = "dependency/"
 """Before the name of a dependency in the answer of `Health.List`."""
@@ -39,6 +40,7 @@ class MeshHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._name = name
         self._own = own
         self._dependencies = dependencies
+        self._looking: asyncio.Task[list[bool]] | None = None
 
     async def Check(  # noqa: N802 - the name in the contract
         self, request: health_pb2.HealthCheckRequest, context: Context
@@ -58,19 +60,36 @@ class MeshHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         """The service's own health and whether each dependency is reached now."""
         asked = health_pb2.HealthCheckRequest(service=self._name)
         statuses = {self._name: await self._own.Check(asked, context)}
-        reached = await asyncio.gather(*(_reached(d) for d in self._dependencies.values()))
+        reached = await self._look()
         for name, well in zip(self._dependencies, reached, strict=True):
             status = _Status.SERVING if well else _Status.NOT_SERVING
             statuses[DEPENDENCY_PREFIX + name] = health_pb2.HealthCheckResponse(status=status)
         return health_pb2.HealthListResponse(statuses=statuses)
 
+    async def _look(self) -> list[bool]:
+        """What is reached now, in order; all who ask at once share one look.
 
-async def _reached(dependency: Dependency) -> bool:
+        Health is never refused, and a look takes a connection to Postgres from its callers.
+        """
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._reached())
+        return await asyncio.shield(self._looking)
+
+    async def _reached(self) -> list[bool]:
+        names = self._dependencies
+        return await asyncio.gather(*(_is_reached(name, names[name]) for name in names))
+
+
+async def _is_reached(name: str, dependency: Dependency) -> bool:
     try:
         with deadline_scope(PROBE_LIMIT_S, extend=True):
             async with asyncio.timeout(PROBE_LIMIT_S):
                 return await dependency()
     except (AppError, TimeoutError):
+        return False
+    except Exception as error:
+        # A refused password, say: what cannot be used must not hide what can.
+        get_logger().warning("dependency_refused", dependency=name, exc_info=error)
         return False
 
 

@@ -55,6 +55,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._max_in_flight = max_in_flight
         self._debug = debug
         self._in_flight = 0
+        self._open = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
@@ -102,13 +103,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         metadata = _text_metadata(context)
         parent = propagate.extract(metadata)
         started = time.monotonic()
-        with _TRACER.start_as_current_span(
-            path.lstrip("/"),
-            context=parent,
-            kind=trace.SpanKind.SERVER,
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
+        with (
+            self._counted(),
+            _TRACER.start_as_current_span(
+                path.lstrip("/"),
+                context=parent,
+                kind=trace.SpanKind.SERVER,
+                record_exception=False,
+                set_status_on_exception=False,
+            ) as span,
+        ):
             outcome = _Outcome(path, span, started)
             try:
                 answer = await self._inside(rule, context, metadata, body)
@@ -131,6 +135,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                     return await body()
 
     @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Keep `idle` waiting from a call's first step, before it is admitted, to its last."""
+        self._open += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._open -= 1
+            if not self._open:
+                self._idle.set()
+
+    @contextmanager
     def _admitted(self) -> Iterator[None]:
         if self._in_flight >= self._max_in_flight:
             raise AppError(
@@ -140,14 +156,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 retry_after_s=1.0,
             )
         self._in_flight += 1
-        self._idle.clear()
         _IN_FLIGHT.inc()
         try:
             yield
         finally:
             self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
             _IN_FLIGHT.dec()
 
 

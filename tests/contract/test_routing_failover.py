@@ -106,7 +106,7 @@ async def test_a_models_service_that_comes_back_is_tried_again_by_itself(
     assert (shown(frames), frames[-1].final.reply_stored) == ("whole", STORED)
 
 
-async def test_a_silent_target_loses_its_turn_within_the_tier(
+async def test_a_silent_target_loses_its_turn_to_the_next_one(
     tmp_path: Path, memory: FakeMemory
 ) -> None:
     _, running = mesh_of(
@@ -120,7 +120,6 @@ async def test_a_silent_target_loses_its_turn_within_the_tier(
     async with running as mesh:
         frames = await collect(mesh.chat(ask(tier=chat_pb2.TIER_FAST)))
     assert shown(frames) == "in time"
-    assert frames[-1].final.first_text.ToTimedelta().total_seconds() < 2.2
 
 
 async def test_text_that_nobody_can_go_on_with_ends_as_an_error_and_is_stored(

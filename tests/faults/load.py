@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -23,13 +22,11 @@ class Load:
 
     finals: list[echomesh.Final] = field(default_factory=list)
     errors: list[echomesh.EchomeshError] = field(default_factory=list)
-    slowest_s: float = 0.0
     _more: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def saw(self, final: echomesh.Final, took_s: float) -> None:
+    def saw(self, final: echomesh.Final) -> None:
         """Count a reply."""
         self.finals.append(final)
-        self.slowest_s = max(self.slowest_s, took_s)
         self._more.set()
 
     def failed(self, error: echomesh.EchomeshError) -> None:
@@ -81,13 +78,12 @@ async def _chat(user: Client, load: Load, leaving: asyncio.Event) -> None:
     for number in itertools.count():
         if leaving.is_set():
             return
-        started = time.monotonic()
         try:
             _, final = await user.reply(f"Thing {number} lies in box {number}.")
         except echomesh.EchomeshError as error:
             load.failed(error)
         else:
-            load.saw(final, time.monotonic() - started)
+            load.saw(final)
 
 
 async def assert_stored(mesh: ReplicaMesh, finals: Sequence[echomesh.Final]) -> None:

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 import psutil
 
 from echomesh import Client
@@ -38,7 +37,7 @@ from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.process import Child
 from services.runtime.roles import MESH_DATABASE, RoleDsns
 from services.runtime.trust import create_trust
-from tests.support.mesh import BUILT_MODEL, free_port_base
+from tests.support.mesh import BUILT_MODEL, free_port_base, metric
 
 START_S = 120.0
 # Longer than a drained stop takes.
@@ -309,10 +308,7 @@ class ReplicaMesh:
     async def metric(self, service: str, index: int, name: str) -> float:
         """The sum of a metric of a replica, over its labels."""
         address = self.replica(service, index).plan.address(service, "metrics")
-        async with httpx.AsyncClient() as http:
-            text = (await http.get(f"http://{address}/metrics", timeout=10)).text
-        lines = [line for line in text.splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
-        return sum(float(line.rpartition(" ")[2]) for line in lines)
+        return await asyncio.to_thread(metric, address, name)
 
     def workers(self, service: str, index: int = 0) -> list[psutil.Process]:
         """The processes below a replica, such as memory's index worker."""

@@ -115,11 +115,7 @@ async def test_a_full_disk_is_told_nothing_acknowledged_is_lost_and_space_heals_
     assert all(error.retry_after for error in written.errors)
 
     assert await _stored(user) == {**written.kept, **await _bicycle(user)}
-    text, final = await user.reply("What colour is my bicycle?", conversation_id="full")
-    assert "green" in text
-    assert final.message_stored == final.reply_stored == "not_stored"
-    assert "memory" in final.degraded
-    assert [m async for m in _messages(user, "full")] == []
+    await _reads_and_chats(user)
     assert _largest_log(mesh) < LOG_BYTES
 
     disk.make_room()
@@ -130,6 +126,15 @@ async def test_a_full_disk_is_told_nothing_acknowledged_is_lost_and_space_heals_
     await _eventually(lambda: _is_whole(user), "the return of the index")
     now = {process.pid for process in mesh.children() if "services." in _command(process)}
     assert processes <= now, "a service was started anew"
+
+
+async def _reads_and_chats(user: Client) -> None:
+    """A reply rests on what was stored before, says that it is not stored, and leaves nothing."""
+    text, final = await user.reply("What colour is my bicycle?", conversation_id="full")
+    assert "green" in text
+    assert final.message_stored == final.reply_stored == "not_stored"
+    assert "memory" in final.degraded
+    assert [m async for m in _messages(user, "full")] == []
 
 
 async def _bicycle(user: Client) -> dict[str, str]:

@@ -16,8 +16,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
 import services.auth
+from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from services.runtime.trust import create_trust
 from tests.support.postgres import FreshDatabase, TestDatabase
 

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from services.memory.model import MemoryChange, NewConversation
+from services.memory.model import CorpusNumbers, MemoryChange, NewConversation
 from services.memory.postgres import turns
 from services.memory.recall import MemoryFilter
 from services.runtime.errors import AppError, Reason
@@ -301,12 +301,17 @@ async def test_memory_deleted_conversation_takes_its_memories_along(world: World
         await world.store.get_conversation(ALICE, "c1")
 
 
+async def corpus(world: World, terms: list[str]) -> CorpusNumbers:
+    """Alice's corpus in numbers."""
+    return (await world.store.overview(ALICE, terms, MemoryFilter(), 0))[0]
+
+
 async def test_memory_term_statistics_follow_every_write(world: World) -> None:
     ids = await world.say(ALICE, "red apples", "green apples", "blue sky")
-    before = await world.store.corpus(ALICE, ["appl", "red", "sky"])
+    before = await corpus(world, ["appl", "red", "sky"])
     await world.store.update_memory(ALICE, change(ids[0], "red cars", "u1"))
     await world.store.forget_memory(ALICE, ids[2], NOW)
-    after = await world.store.corpus(ALICE, ["appl", "red", "sky"])
+    after = await corpus(world, ["appl", "red", "sky"])
     assert (before.documents, before.document_frequency) == (3, {"appl": 2, "red": 1, "sky": 1})
     assert (after.documents, after.document_frequency) == (2, {"appl": 1, "red": 1})
     assert list(after.speakers) == ["Alice"]
@@ -318,7 +323,7 @@ async def test_memory_writers_with_common_terms_do_not_deadlock(world: World) ->
     await asyncio.gather(
         *(world.say(ALICE, text, conversation=f"c{i}") for i, text in enumerate(texts))
     )
-    assert (await world.store.corpus(ALICE, ["alpha"])).document_frequency["alpha"] == 20
+    assert (await corpus(world, ["alpha"])).document_frequency["alpha"] == 20
 
 
 async def test_memory_list_is_newest_first_filtered_and_paged(world: World) -> None:

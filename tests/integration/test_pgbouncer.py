@@ -32,12 +32,22 @@ from tests.support.memory_world import (
 from tests.support.pgbouncer import Pooler
 from tests.support.pooled import MakePooler, owner_id, pool_of, seen_by
 
+# Far above what anything here takes on a busy machine.
+PATIENCE_S = 60.0
+
 
 @pytest_asyncio.fixture
 async def world(pooler: Pooler) -> AsyncIterator[World]:
     """Memory's parts over that database."""
     async with memory_world(pooler.database) as made:
         yield made
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for a connection does so as long as the machine is busy."""
+    monkeypatch.setattr(postgres, "ACQUIRE_TIMEOUT_S", PATIENCE_S)
+    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT_S", PATIENCE_S)
 
 
 # Identities
@@ -79,28 +89,45 @@ async def test_pgbouncer_a_failed_transaction_leaves_no_identity_and_no_rows(
 
 
 async def test_pgbouncer_a_cancelled_statement_frees_the_connection_for_others(
-    pooler: Pooler, world: World
+    pooler: Pooler, world: World, patient: None
 ) -> None:
-    """A caller that gives up ends its own statement only, and takes its identity with it."""
+    """A caller that gives up ends its own statement only, and takes its identity with it.
+
+    Left alone the statement would run for ten minutes, and nobody else would get the connection.
+    """
     await world.say(BOB, "still here")
-    async with pool_of(pooler) as one, pool_of(pooler) as other:
-        sleeping = asyncio.Event()
+    async with (
+        pool_of(pooler, command_timeout_s=600.0) as one,
+        pool_of(pooler, command_timeout_s=PATIENCE_S) as other,
+    ):
 
         async def sleep_as_alice() -> None:
             async with one.tenant(ALICE) as connection:
-                sleeping.set()
-                await connection.execute("select pg_sleep(4)")
+                await connection.execute("set local statement_timeout = 0")
+                await connection.execute("select pg_sleep(600)")
 
         task = asyncio.create_task(sleep_as_alice())
-        await sleeping.wait()
+        await _runs(pooler, "select pg_sleep(600)")
         waiting = [asyncio.create_task(seen_by(other, who)) for who in (BOB, None)]
         task.cancel()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(PATIENCE_S):
             as_bob, as_nobody = await asyncio.gather(*waiting)
     assert as_bob["owners"] == [owner_id(BOB)]
     assert as_nobody["owners"] is None
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def _runs(pooler: Pooler, query: str) -> None:
+    """Wait until Postgres runs this very statement."""
+    connection = await asyncpg.connect(pooler.direct.admin_dsn)
+    sql = "select count(*) from pg_stat_activity where state = 'active' and query = $1"
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            while not await connection.fetchval(sql, query):
+                await asyncio.sleep(0.02)
+    finally:
+        await connection.close()
 
 
 # Schema
@@ -127,23 +154,21 @@ async def test_pgbouncer_migrations_take_the_direct_address(make_pooler: MakePoo
 
 
 async def test_pgbouncer_many_more_clients_than_connections_all_get_through(
-    make_pooler: MakePooler, monkeypatch: pytest.MonkeyPatch
+    make_pooler: MakePooler, patient: None
 ) -> None:
     """Five replicas with full pools, 40 connections to two, finish eighty transactions.
 
     How long is too long to wait for a connection is another test's; this one is about all of them
     getting through, on a busy machine too.
     """
-    monkeypatch.setattr(postgres, "ACQUIRE_TIMEOUT_S", 60.0)
-    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT_S", 60.0)
     pooler = await make_pooler("memory", pool_size=2)
     async with AsyncExitStack() as stack:
         pools = [
-            await stack.enter_async_context(pool_of(pooler, command_timeout_s=60.0))
+            await stack.enter_async_context(pool_of(pooler, command_timeout_s=PATIENCE_S))
             for _ in range(5)
         ]
         calls = [(pools[n % 5], (ALICE, BOB, EVE)[n % 3]) for n in range(80)]
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(PATIENCE_S):
             rows = await asyncio.gather(*(seen_by(pool, owner) for pool, owner in calls))
     assert len({row["pid"] for row in rows}) <= 2
     assert [row["person"] for row in rows] == [owner.user_id for _, owner in calls]
@@ -157,7 +182,7 @@ async def test_pgbouncer_a_wait_for_a_connection_ends_in_unavailable_and_not_in_
         async with holder.tenant(ALICE) as connection:
             await connection.execute("select 1")
             with pytest.raises(AppError) as caught:
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(PATIENCE_S):
                     await seen_by(other, BOB)
             assert await connection.fetchval("select current_setting('app.user_id')") == "alice"
         assert (await seen_by(other, BOB))["person"] == "bob"
@@ -188,7 +213,7 @@ async def _terminate(pooler: Pooler, pid: int) -> None:
 async def _eventually_says(world: World, text: str) -> None:
     """Repeat a write, under one id, until it is stored; anything but `unavailable` fails."""
     new = message(text, "one-id")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             try:
                 await world.store.append_messages(ALICE, "again", [new], NOW)

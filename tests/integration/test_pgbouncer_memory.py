@@ -184,7 +184,7 @@ async def test_pgbouncer_a_runner_polls_and_a_listener_on_the_direct_address_wak
     woken = asyncio.Event()
     listening = asyncio.create_task(listen(pooler.direct.owner("memory"), woken.set))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await woken.wait()  # it looks once when it begins to listen
             woken.clear()
             await world.say(ALICE, "wake up")

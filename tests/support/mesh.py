@@ -10,9 +10,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from services.cli.plan import FORMAT
 
 # Each listener kind has a block of ten ports, and Postgres one more block.
 _PORTS = 50
+# Below those that Linux gives to outgoing connections.
+_BLOCKS = range(20_000, 32_700, _PORTS)
 START_S = 120.0
 STOP_S = 30.0
 
@@ -39,8 +43,9 @@ def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
 
 
 def free_port_base() -> int:
-    """The first of a block of ports that nobody listens on."""
-    for base in range(20_000 + (os.getpid() * 50) % 20_000, 60_000, _PORTS):
+    """The first of a block of ports that nobody listens on; each process begins elsewhere."""
+    first = os.getpid() % len(_BLOCKS)
+    for base in chain(_BLOCKS[first:], _BLOCKS[:first]):
         if all(_is_free(base + offset) for offset in range(_PORTS)):
             return base
     raise AssertionError("no free block of ports")
@@ -123,6 +128,14 @@ class BuiltModel:
 BUILT_MODEL = BuiltModel()
 
 
+def metric(address: str, name: str, having: str = "") -> float:
+    """The sum of a metric over its labels, or over those that contain a text; 0 without any."""
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+        lines = answer.read().decode().splitlines()
+    chosen = [line for line in lines if line.startswith((f"{name} ", f"{name}{{"))]
+    return sum(float(line.rpartition(" ")[2]) for line in chosen if having in line)
+
+
 @contextmanager
 def running_mesh(
     data: Path, *extra: str, env: dict[str, str] | None = None, port_base: int | None = None
@@ -148,8 +161,12 @@ def running_mesh(
         BUILT_MODEL.take(data)
         yield mesh
     finally:
-        if process.poll() is None:
-            mesh.stop()
+        try:
+            if process.poll() is None:
+                mesh.stop()
+        finally:
+            process.kill()  # what it started ends by itself then
+            process.wait()
 
 
 def is_up(mesh: RunningMesh) -> bool:

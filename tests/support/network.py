@@ -2,7 +2,7 @@
 
     with network_to(server.port) as link:      # connect to link.port instead
         link.delay(0.2)                        # every byte takes this long, in each direction
-        link.stalls(every=20, seconds=0.3)     # one piece in twenty is lost and sent again
+        link.stalls(every=20)                  # one piece in twenty is lost and sent again
         link.partition()                       # nothing gets through, nobody is told
         link.lose_answers()                    # ... but what is asked does
         link.heal()                            # what was on its way arrives now
@@ -28,6 +28,9 @@ PIECE_BYTES = 64 * 1024
 PIECES_ON_THE_WAY = 256
 """Per direction; a sender of more has to wait, as with a full window."""
 
+RETRANSMISSION_S = 0.2
+"""Linux sends a lost packet again no sooner than this, and all that follows waits behind it."""
+
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -44,17 +47,23 @@ class Network:
     """The way to one server; see the module for what it can do."""
 
     def __init__(self, target_port: int) -> None:
+        """Of the `pieces` that were sent so far, both ways together, `lost` came late."""
         self._target_port = target_port
         self._weather = _Weather()
         self._loop = asyncio.new_event_loop()
         self._there, self._back = asyncio.Event(), asyncio.Event()
         self._set(there=True, back=True)
-        self._pieces = 0
+        self.pieces = self.lost = 0
         self._connections: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.port = 0
+
+    @property
+    def target(self) -> str:
+        """The gRPC target of the server, by this way."""
+        return f"ipv4:{HOST}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -65,7 +74,7 @@ class Network:
         """Let every piece take ``seconds`` more, in each direction; 0 ends that."""
         self._now(lambda: setattr(self._weather, "delay_s", seconds))
 
-    def stalls(self, every: int, seconds: float) -> None:
+    def stalls(self, every: int, seconds: float = RETRANSMISSION_S) -> None:
         """Let one piece in ``every`` take ``seconds`` more, as a lost packet does; 0 ends that."""
 
         def change() -> None:
@@ -178,8 +187,9 @@ class Network:
 
     def _due(self) -> float:
         weather = self._weather
-        self._pieces += 1
-        lost = weather.stall_every and self._pieces % weather.stall_every == 0
+        self.pieces += 1
+        lost = weather.stall_every > 0 and self.pieces % weather.stall_every == 0
+        self.lost += lost
         return self._loop.time() + weather.delay_s + (weather.stall_s if lost else 0.0)
 
 

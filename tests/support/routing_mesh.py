@@ -27,7 +27,7 @@ from services.routing.upstreams import GrpcMemory, GrpcModels
 from services.runtime.channel import ChannelFactory
 from services.runtime.clock import SystemClock
 from services.runtime.errors import AppError, Reason
-from services.runtime.identity import Identity
+from services.runtime.identity import Identity, current_identity
 from services.runtime.server import Registration, Server
 from services.runtime.settings import ServiceSettings
 from services.runtime.tokens import AssertionSigner, AssertionVerifier
@@ -55,7 +55,7 @@ class Everyone:
 class FakeMemory:
     """Memory in a dictionary, with knobs for what goes wrong. Serves both its services."""
 
-    turns: dict[str, dict[str, Any]] = field(default_factory=dict)
+    turns: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     hits: list[memory_pb2.RecallHit] = field(default_factory=list)
     recall_degraded: tuple[str, ...] = ()
     recalls: list[memory_pb2.RecallRequest] = field(default_factory=list)
@@ -69,7 +69,7 @@ class FakeMemory:
             await self.begin_gate.wait()
         if self.begin_error is not None:
             raise self.begin_error
-        turn = self.turns.setdefault(request.request_id, self._new(request))
+        turn = self.turns.setdefault(_turn(request), self._new(request))
         if turn["body"] != request.body_sha256:
             raise AppError(Reason.REQUEST_ID_REUSED, "another body")
         if turn["reply"] is None:
@@ -90,7 +90,7 @@ class FakeMemory:
         return {"body": request.body_sha256, "message": message, "epoch": 0, "reply": None}
 
     async def CompleteTurn(self, request: Any, context: Any) -> Any:  # noqa: N802
-        turn = self.turns[request.request_id]
+        turn = self.turns[_turn(request)]
         if turn["epoch"] != request.epoch:
             raise AppError(Reason.TURN_SUPERSEDED, "newer", metadata={"epoch": "2"})
         turn["reply"] = conversation_pb2.Message(
@@ -115,10 +115,15 @@ class FakeMemory:
             await self.recall_gate.wait()
         return memory_pb2.RecallResponse(hits=self.hits, degraded=self.recall_degraded)
 
-    def reply(self, request_id: str) -> conversation_pb2.Message | None:
-        """The stored reply of a turn, if any."""
-        reply: conversation_pb2.Message | None = self.turns[request_id]["reply"]
+    def reply(self, request_id: str, user: str = "alice") -> conversation_pb2.Message | None:
+        """The stored reply of a user's turn, if any."""
+        reply: conversation_pb2.Message | None = self.turns[user, request_id]["reply"]
         return reply
+
+
+def _turn(request: Any) -> tuple[str, str]:
+    """Whose turn this is, and its id: two people may choose the same one."""
+    return current_identity().user_id, request.request_id
 
 
 Script = Callable[[models_pb2.GenerateRequest], AsyncIterator[models_pb2.GenerateResponse]]
@@ -268,20 +273,22 @@ async def routing_mesh(
             models_target=f"ipv4:{served['models'].mesh_bound}",
             **settings_of,
         )
-        signer = AssertionSigner("routing", load_private(folder, "routing"), SystemClock())
-        channels = ChannelFactory(settings, signer)
-        stack.push_async_callback(channels.close)
-        parts = make_parts(
-            settings,
-            GrpcMemory(channels.channel("memory")),
-            GrpcModels(channels.channel("models")),
-            stack,
-            SystemClock(),
-        )
+        parts = _parts(settings, stack)
         routing = await _serve(folder, "routing", registrations(parts, settings), validator)
         stack.push_async_callback(_stopper(routing))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(routing.public_bound))
         yield RoutingMesh(parts, channel, stops)
+
+
+def _parts(settings: RoutingSettings, stack: AsyncExitStack) -> Parts:
+    """Routing's own parts, with its channels to the fakes."""
+    private = load_private(settings.trust_dir, "routing")
+    channels = ChannelFactory(settings, AssertionSigner("routing", private, SystemClock()))
+    stack.push_async_callback(channels.close)
+    memory = GrpcMemory(channels.channel("memory"))
+    return make_parts(
+        settings, memory, GrpcModels(channels.channel("models")), stack, SystemClock()
+    )
 
 
 def _memory_services(memory: FakeMemory) -> list[Registration]:

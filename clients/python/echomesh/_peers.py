@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -134,7 +135,9 @@ class Peers:
     def __init__(self, connect: Callable[[str], grpc.aio.Channel]) -> None:
         self._connect = connect
         self._peers: dict[str, Peer] = {}
-        self._turn = itertools.count()
+        # A count for each list: with one for all, who calls two services by turns would call
+        # only every other replica of each.
+        self._turns: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
     def pick(self, addresses: str) -> Peer:
         """The next of the replicas at `addresses` (host:port, separated by commas)."""
@@ -144,15 +147,16 @@ class Peers:
             if peer.suspect:
                 _look_again(peer)
         among = working or peers
-        return among[next(self._turn) % len(among)]
+        return among[next(self._turns[addresses]) % len(among)]
 
     async def close(self) -> None:
         """Close every channel."""
-        for peer in self._peers.values():
+        peers = list(self._peers.values())
+        self._peers.clear()
+        for peer in peers:
             if peer.probing is not None:
                 peer.probing.cancel()
             await peer.channel.close()
-        self._peers.clear()
 
     def _peer(self, address: str) -> Peer:
         if address not in self._peers:

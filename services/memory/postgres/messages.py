@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from services.memory.appending import StoredMessage
@@ -53,6 +54,7 @@ INSERT INTO memory.messages (tenant_id, user_id, conversation_id, seq, message_i
   role, speaker, text, said_at, metadata, in_reply_to, parent_message_id, finish_reason, model,
   body_sha256)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"""
+_INSERT_ONE = f"{_INSERT} RETURNING {rows.MESSAGE_COLUMNS}"
 _GET_MESSAGE = f"""
 SELECT {rows.MESSAGE_COLUMNS} FROM memory.messages
 WHERE tenant_id = $1 AND user_id = $2 AND message_id = $3"""
@@ -169,11 +171,25 @@ async def insert(
     await conn.executemany(
         _INSERT,
         [
-            (owner.tenant_id, owner.user_id, conversation_id, seq, m.message_id, m.request_id,
-             m.role, m.speaker, m.text, m.said_at, rows.to_json(m.metadata), m.in_reply_to,
-             m.parent_message_id, m.finish_reason, m.model, m.body_sha256)
-            for seq, m in enumerate(messages, first_seq)
+            _columns(owner, conversation_id, seq, message)
+            for seq, message in enumerate(messages, first_seq)
         ],
+    )
+
+
+async def insert_one(
+    conn: Connection, owner: Owner, conversation_id: str, seq: int, new: NewMessage
+) -> Message:
+    """Store a message under number ``seq`` and return it."""
+    row: Any = await conn.fetchrow(_INSERT_ONE, *_columns(owner, conversation_id, seq, new))
+    return rows.message(row)
+
+
+def _columns(owner: Owner, conversation_id: str, seq: int, m: NewMessage) -> tuple[object, ...]:
+    return (
+        owner.tenant_id, owner.user_id, conversation_id, seq, m.message_id, m.request_id,
+        m.role, m.speaker, m.text, m.said_at, rows.to_json(m.metadata), m.in_reply_to,
+        m.parent_message_id, m.finish_reason, m.model, m.body_sha256,
     )  # fmt: skip
 
 

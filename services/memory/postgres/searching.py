@@ -1,32 +1,44 @@
-"""What recall reads: rows with vectors, turns beside them, rows not indexed yet, keyword search."""
+"""What recall reads: which memories live, rows with vectors, what waits, keyword search."""
 
 # ruff: noqa: S608 - statements are put together from constants of our own, values are parameters
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
-from services.memory.model import Owner, Remembered
+from services.memory.model import Head, Owner, Remembered
 from services.memory.postgres import rows
 from services.memory.postgres.filters import filter_sql
 from services.memory.recall import MemoryFilter
 from services.runtime.postgres import Connection
 
-_FROM = """
-FROM memory.memories m LEFT JOIN memory.memory_vectors v ON v.tenant_id = m.tenant_id
-  AND v.user_id = m.user_id AND v.memory_id = m.memory_id AND v.model = $3
-WHERE m.tenant_id = $1 AND m.user_id = $2 AND m.forgotten_at IS NULL"""
-_BY_ID = f"SELECT {rows.REMEMBERED_COLUMNS} {_FROM} AND m.memory_id = ANY($4::uuid[])"
-_AT = f"""
-SELECT {rows.REMEMBERED_COLUMNS} FROM unnest($4::text[], $5::bigint[]) AS a(conversation_id, seq)
-CROSS JOIN LATERAL (SELECT * FROM memory.memories m WHERE m.tenant_id = $1 AND m.user_id = $2
-  AND m.conversation_id = a.conversation_id AND m.seq = a.seq AND m.forgotten_at IS NULL LIMIT 1) m
-LEFT JOIN memory.memory_vectors v ON v.tenant_id = $1 AND v.user_id = $2
-  AND v.memory_id = m.memory_id AND v.model = $3"""
-_PENDING = f"SELECT {rows.REMEMBERED_COLUMNS} {_FROM} AND m.indexed_version <> m.version"
-_PENDING_IDS = """
-SELECT m.memory_id FROM memory.memories m WHERE m.tenant_id = $1 AND m.user_id = $2
-  AND m.forgotten_at IS NULL AND m.indexed_version <> m.version"""
+_LIVE = "m.tenant_id = $1 AND m.user_id = $2 AND m.forgotten_at IS NULL"
+# Lateral, so that each row's vector is looked up: planned as a join without statistics, hundreds of
+# rows were compared with hundreds of vectors.
+_VECTOR = """
+LEFT JOIN LATERAL (SELECT * FROM memory.memory_vectors v WHERE v.tenant_id = $1
+  AND v.user_id = $2 AND v.memory_id = m.memory_id AND v.model = $3 LIMIT 1) v ON true"""
+_BY_ID = f"""
+SELECT {rows.REMEMBERED_COLUMNS} FROM memory.memories m {_VECTOR}
+WHERE {_LIVE} AND m.memory_id = ANY($4::uuid[])"""
+_HEAD_COLUMNS = "m.memory_id, m.version, m.updated_at, m.indexed_version"
+_HEADS = f"""
+SELECT {_HEAD_COLUMNS}, false AS pending FROM memory.memories m
+WHERE {_LIVE} AND m.memory_id = ANY($3::uuid[])
+UNION ALL (SELECT {_HEAD_COLUMNS}, true FROM memory.memories m
+  WHERE {_LIVE} AND m.indexed_version <> m.version{{conditions}}
+  ORDER BY m.said_at DESC LIMIT {{limit}})"""
+# By way of the messages, whose places are unique and whose ids their memories have: of the memories'
+# own indexes the planner may take one that reads all rows of the person for each place.
+_HEADS_AT = f"""
+SELECT {_HEAD_COLUMNS}, false AS pending
+FROM unnest($3::text[], $4::bigint[]) AS a(conversation_id, seq)
+JOIN memory.messages t ON t.tenant_id = $1 AND t.user_id = $2
+  AND t.conversation_id = a.conversation_id AND t.seq = a.seq
+JOIN memory.memories m ON m.memory_id = t.message_id AND {_LIVE}"""
+_PENDING_IDS = f"""
+SELECT m.memory_id FROM memory.memories m WHERE {_LIVE} AND m.indexed_version <> m.version"""
 _KEYWORD = """
 SELECT m.memory_id FROM (
   SELECT m.memory_id, m.terms, m.term_counts, m.said_at FROM memory.memories m
@@ -51,35 +63,45 @@ async def by_id(
     return await rows.remembered_all(found)
 
 
-async def at(
-    conn: Connection, owner: Owner, model: str, places: Sequence[tuple[str, int]]
-) -> list[Remembered]:
-    """Return the live memories at (conversation, number) places."""
+async def heads(
+    conn: Connection,
+    owner: Owner,
+    memory_ids: Sequence[UUID],
+    narrowed: MemoryFilter,
+    pending_limit: int,
+) -> list[Head]:
+    """Return the heads of the live memories of ``memory_ids``, and of the newest pending ones.
+
+    Pending are those that the index does not hold in their version; one may be among both.
+    """
+    conditions, values = filter_sql(narrowed, first=4)
+    found = await conn.fetch(
+        _HEADS.format(conditions=conditions, limit=int(pending_limit)),
+        owner.tenant_id, owner.user_id, list(memory_ids), *values,
+    )  # fmt: skip
+    return [_head(row) for row in found]
+
+
+async def heads_at(conn: Connection, owner: Owner, places: Sequence[tuple[str, int]]) -> list[Head]:
+    """Return the heads of the live memories at (conversation, number) places."""
     if not places:
         return []
     conversations, numbers = zip(*places, strict=True)
     found = await conn.fetch(
-        _AT, owner.tenant_id, owner.user_id, model, list(conversations), list(numbers)
+        _HEADS_AT, owner.tenant_id, owner.user_id, list(conversations), list(numbers)
     )
-    return await rows.remembered_all(found)
+    return [_head(row) for row in found]
 
 
-async def pending(
-    conn: Connection, owner: Owner, model: str, narrowed: MemoryFilter, limit: int
-) -> list[Remembered]:
-    """Return the newest live memories that the index does not hold in this version."""
-    conditions, values = filter_sql(narrowed, first=4)
-    found = await conn.fetch(
-        f"{_PENDING}{conditions} ORDER BY m.said_at DESC LIMIT {int(limit)}",
-        owner.tenant_id, owner.user_id, model, *values,
-    )  # fmt: skip
-    return await rows.remembered_all(found)
+def _head(row: Any) -> Head:
+    memory_id, version, updated_at, indexed_version, pending = row
+    return Head(memory_id, (version, updated_at), indexed_version, pending)
 
 
 async def pending_ids(
     conn: Connection, owner: Owner, narrowed: MemoryFilter, limit: int
 ) -> list[UUID]:
-    """Return the ids of what :func:`pending` returns."""
+    """Return the ids of the newest live memories that the index does not hold as they are."""
     conditions, values = filter_sql(narrowed, first=3)
     found = await conn.fetch(
         f"{_PENDING_IDS}{conditions} ORDER BY m.said_at DESC LIMIT {int(limit)}",

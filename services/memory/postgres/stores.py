@@ -26,6 +26,7 @@ from services.memory.model import (
     Remembered,
 )
 from services.memory.postgres import (
+    candidates,
     corpora,
     derived,
     memories,
@@ -34,6 +35,7 @@ from services.memory.postgres import (
     turns,
     writing,
 )
+from services.memory.postgres.candidates import RowCache
 from services.memory.recall import MemoryFilter
 from services.runtime.postgres import Connection, Database
 
@@ -48,6 +50,7 @@ class PostgresStore:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._kept = RowCache()
 
     async def _as(self, owner: Owner, work: Callable[[Connection], Awaitable[T]]) -> T:
         for _ in range(WRITE_ATTEMPTS - 1):
@@ -81,9 +84,11 @@ class PostgresStore:
 
     async def delete_conversation(self, owner: Owner, conversation_id: str, now: datetime) -> int:
         """See :class:`ConversationStore`."""
-        return await self._as(
+        deleted = await self._as(
             owner, lambda c: writing.delete_conversation(c, owner, conversation_id, now)
         )
+        self._kept.forget(owner)
+        return deleted
 
     async def append_messages(
         self, owner: Owner, conversation_id: str, messages: Sequence[NewMessage], now: datetime
@@ -128,11 +133,14 @@ class PostgresStore:
 
     async def update_memory(self, owner: Owner, change: MemoryChange) -> Memory:
         """See :class:`MemoryStore`."""
-        return await self._as(owner, lambda c: memories.update(c, owner, change))
+        updated = await self._as(owner, lambda c: memories.update(c, owner, change))
+        self._kept.forget(owner)
+        return updated
 
     async def forget_memory(self, owner: Owner, memory_id: UUID, now: datetime) -> None:
         """See :class:`MemoryStore`."""
         await self._as(owner, lambda c: memories.forget(c, owner, memory_id, now))
+        self._kept.forget(owner)
 
     async def list_memories(
         self,
@@ -159,9 +167,16 @@ class PostgresStore:
 
         return await self._as(owner, work)
 
-    async def corpus(self, owner: Owner, terms: Sequence[str]) -> CorpusNumbers:
+    async def overview(
+        self, owner: Owner, terms: Sequence[str], narrowed: MemoryFilter, pending_limit: int
+    ) -> tuple[CorpusNumbers, list[UUID]]:
         """See :class:`RecallStore`."""
-        return await self._as(owner, lambda c: corpora.numbers(c, owner, terms))
+
+        async def work(conn: Connection) -> tuple[CorpusNumbers, list[UUID]]:
+            numbers = await corpora.numbers(conn, owner, terms)
+            return numbers, await searching.pending_ids(conn, owner, narrowed, pending_limit)
+
+        return await self._as(owner, work)
 
     async def candidates(
         self,
@@ -172,20 +187,12 @@ class PostgresStore:
         pending_limit: int,
     ) -> tuple[list[Remembered], list[Remembered], list[Remembered]]:
         """See :class:`RecallStore`."""
-
-        async def work(
-            conn: Connection,
-        ) -> tuple[list[Remembered], list[Remembered], list[Remembered]]:
-            found = await searching.by_id(conn, owner, model, memory_ids)
-            pending = await searching.pending(conn, owner, model, narrowed, pending_limit)
-            after = await searching.at(conn, owner, model, _places_after([*found, *pending]))
-            return found, pending, after
-
-        return await self._as(owner, work)
-
-    async def pending_ids(self, owner: Owner, narrowed: MemoryFilter, limit: int) -> list[UUID]:
-        """See :class:`RecallStore`."""
-        return await self._as(owner, lambda c: searching.pending_ids(c, owner, narrowed, limit))
+        return await self._as(
+            owner,
+            lambda c: candidates.read(
+                c, self._kept, owner, model, memory_ids, narrowed, pending_limit
+            ),
+        )
 
     async def keyword(
         self,
@@ -209,14 +216,3 @@ class PostgresStore:
     async def queue_repair(self, owner: Owner, memory_ids: Sequence[UUID]) -> None:
         """See :class:`RecallStore`."""
         await self._as(owner, lambda c: derived.requeue(c, owner, memory_ids))
-
-
-def _places_after(rows: Sequence[Remembered]) -> list[tuple[str, int]]:
-    """Return the places just after ``rows`` that none of them takes."""
-    taken = {(row.memory.conversation_id, row.memory.seq) for row in rows}
-    places = {
-        (row.memory.conversation_id, row.memory.seq + 1)
-        for row in rows
-        if row.memory.conversation_id is not None and row.memory.seq is not None
-    }
-    return sorted(places - taken)

@@ -123,10 +123,10 @@ async def _check_parent(conn: Connection, owner: Owner, new: BeginTurn) -> None:
 
 async def _store(conn: Connection, owner: Owner, conversation_id: str, new: NewMessage) -> Message:
     seq = await messages.reserve_numbers(conn, owner, conversation_id, 1, new.said_at)
-    await messages.insert(conn, owner, conversation_id, seq, [new])
+    message = await messages.insert_one(conn, owner, conversation_id, seq, new)
     if new.text:
         await memories.insert(conn, owner, [episode(new, conversation_id, seq)])
-    return await messages.get_message(conn, owner, new.message_id)
+    return message
 
 
 def _message_of(new: BeginTurn) -> NewMessage:

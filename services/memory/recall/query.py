@@ -22,7 +22,7 @@ _USER_WORDS = frozenset(("i", "me", "my", "mine", "myself"))
 _COMPANION_WORDS = frozenset(("you", "your", "yours", "yourself"))
 _GENERIC_NAMES = frozenset(("user", "assistant"))
 
-_GREETING = r"(?:(?:hey|hi|hello|ok|okay|so|please)\b[\s,]*)*"
+_GREETING = r"(?i:(?:hey|hi|hello|ok|okay|so|please)\b[\s,]*)*"
 _ADDRESS = re.compile(
     rf"""^\W*{_GREETING}
     (?:(?:do|can|could|would|will)\s+you\s+(?:please\s+|still\s+|happen\s+to\s+)*
@@ -56,7 +56,8 @@ def prepare_query(text: str, speakers: Sequence[str], asker: str | None = None) 
 
     """
     names = _aliases([name for name in speakers if name.strip()])
-    question = _without_address(text, names)
+    # Over a long run of white space, the patterns would take time with its square for each name.
+    question = _without_address(re.sub(r"\s+", " ", text), names)
     unnamed = _without_names(question, names)
     name_terms = {term for alias in names for term in terms(alias)}
     said = terms(question)

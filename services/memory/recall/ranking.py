@@ -8,6 +8,7 @@ import numpy as np
 
 from services.memory.recall.fusion import Scores, Signals, fuse
 from services.memory.recall.neighbours import neighbour_bonus
+from services.memory.recall.repeats import without_repeats
 from services.memory.recall.types import (
     Candidate,
     CorpusStats,
@@ -29,7 +30,9 @@ def rank(
     stats: CorpusStats,
     weights: RecallWeights = DEFAULT_WEIGHTS,
 ) -> list[Scored]:
-    """Return all candidates with their scores and reasons, best first.
+    """Return the candidates with their scores and reasons, best first.
+
+    Turns that only repeat the query, or what another candidate says, are left out.
 
     Candidates are the union of the top :data:`CANDIDATES_PER_SIGNAL` of keyword and of dense
     search, and the turn after each in the same conversation. With equal scores the likelier by
@@ -39,6 +42,7 @@ def rank(
         ValueError: If recency has weight and the query does not say what time it is.
 
     """
+    candidates = without_repeats(query, candidates, stats.speakers)
     if not candidates:
         return []
     weights = weights.of(query)

@@ -12,7 +12,12 @@ from services.models.extractive.calendar_spans import say_day
 from services.models.extractive.people import OTHER, SELF, Cast, core, without_names
 from services.models.extractive.text import WordWeights, is_question, sentences, words
 from services.models.extractive.turns import Query, TokenGrid, Turn
-from services.models.extractive.whose import other_kin, other_subject, others_thing
+from services.models.extractive.whose import (
+    another_instead,
+    other_kin,
+    other_subject,
+    others_thing,
+)
 
 # Only the best turns come here, and their own frequencies would make the question's words look
 # common: they are weighed as if they were part of a history of this many turns.
@@ -101,8 +106,14 @@ class _Aim:
         """Returns what the turn loses because it speaks of somebody else."""
         around = f"{turn.previous_text} {turn.text}"
         lost = ASTRAY_KIN * other_kin(self.asked, around)
-        lost += ASTRAY_THING * others_thing(self.asked, turn.text)
+        wrong_thing = others_thing(self.asked, turn.text) or self._another(turn, speaker)
+        lost += ASTRAY_THING * wrong_thing
         return lost + ASTRAY_SUBJECT * self._misses_subject(turn, speaker)
+
+    def _another(self, turn: Turn, speaker: str) -> bool:
+        if self.named != {speaker}:
+            return False
+        return another_instead(self.asked, self.asked_words, self.weights, turn.text)
 
     def _misses_subject(self, turn: Turn, speaker: str) -> bool:
         if len(self.named) != 1:

@@ -1,7 +1,8 @@
 """Whose thing a question is about, and whether a turn speaks of that one.
 
 "What is my sister's name?" is not answered by the mother's, "When is my birthday?" not by "her
-birthday", and "Where do I work?" not by "You should work in a shop".
+birthday", "Where do I work?" not by "You should work in a shop", and "How old am I?" not by "My
+cat is three years old".
 """
 
 from __future__ import annotations
@@ -44,6 +45,23 @@ _PLAIN_WORD = re.compile(r"[a-z]+")
 _MY_THING = re.compile(r"\b(?:my|our)\s+([a-z]+)", re.IGNORECASE)
 _MINE = re.compile(r"\b(?:my|our)\b", re.IGNORECASE)
 _ANOTHERS = re.compile(r"\b(?i:his|her|their|your)\b|\b[A-Z]\w+'s\b")
+_POSSESSIVE = re.compile(r"\b(?:my|our|mine|ours|your|yours)\b|'s\b", re.IGNORECASE)
+_SELF = re.compile(r"\b(?:i|me|we|us|myself|ourselves)\b", re.IGNORECASE)
+# "How old am I": a measure of the speaker, who must stand beside it.
+_HOW_AM_I = re.compile(r"\bhow \w+ (?:am|was) i\b", re.IGNORECASE)
+_SELF_OR_MINE = re.compile(rf"{_SELF.pattern}|{_MINE.pattern}", re.IGNORECASE)
+# "My cat is ...", "Our old neighbour works ...", "She's ...": another and what that one is or does.
+_ANOTHER_DOES = re.compile(
+    r"\W*(?:(?:and|but|so|well|oh|yes|yeah|also|now)\b\W*)*(?:she|he|they|(?:my|our)\s+((?:\w+\s+){0,2}?\w+?))"
+    r"(?:'s|'re|\s+(?:is|are|was|were|has|have|had|\w+s|\w+ed))\b",
+    re.IGNORECASE,
+)
+# "What is my blood type": a thing in several words, of which the last says what it is.
+_WHAT_IS_THE_THING = re.compile(
+    r"\W*(?:what(?:'s)?|which)(?:\s+(?:is|are|was|were))?\s+(?:my|our|your|his|her|their|\w+'s)\s+"
+    r"([\w\s-]+?)\s*(?:now|again|currently|these days)?\W*",
+    re.IGNORECASE,
+)
 # A possessor stands at most this many words before its thing: "his eighty-second birthday".
 _POSSESSOR_WORDS = 3
 
@@ -88,10 +106,53 @@ def other_subject(
         others: those of the other of the two.
 
     """
+    best, part = _most_to_the_point(asked_words, weights, said)
+    return best > 0 and bool(others.search(part)) and not person.search(part)
+
+
+def another_instead(
+    asked: str, asked_words: frozenset[str], weights: WordWeights, said: str
+) -> bool:
+    """Whether `asked` is about the speaker, and `said` answers for somebody or something else.
+
+    "How old am I?" is not answered by "My cat is three years old"; "Where do I work?" is by "My
+    work is in Leeds", for the question names that thing.
+
+    Args:
+        asked: the question; one with a possessive asks for a thing itself.
+        asked_words: its stemmed words.
+        weights: what each of them is worth.
+        said: the turn, of the speaker that the question is about.
+
+    """
+    if _POSSESSIVE.search(plain_quotes(asked)):
+        return False
+    best, part = _most_to_the_point(asked_words, weights, said)
+    if not best or _SELF.search(part):
+        return False
+    if _HOW_AM_I.search(asked) and not _SELF_OR_MINE.search(part):
+        return True
+    another = _ANOTHER_DOES.match(part)
+    return another is not None and asked_words.isdisjoint(words(another[1] or ""))
+
+
+def other_thing_named(asked: str, said: str) -> bool:
+    """Whether `asked` is about a thing named in several words, and `said` lacks the last of them.
+
+    "What is my blood type?" is hardly answered by "I had a blood test".
+    """
+    thing = _WHAT_IS_THE_THING.fullmatch(plain_quotes(asked))
+    name = words(thing[1]) if thing else []
+    return len(name) > 1 and name[-1] not in words(said)
+
+
+def _most_to_the_point(
+    asked_words: frozenset[str], weights: WordWeights, said: str
+) -> tuple[float, str]:
+    """The share of the question's words in the statement that has most of them, and that."""
     stated = [part for part in sentences(plain_quotes(said)) if not is_question(part)]
     shares = [(weights.share(asked_words, words(part)), part) for part in stated]
-    best, part = max(shares, key=lambda pair: pair[0], default=(0.0, ""))
-    return best > 0 and bool(others.search(part)) and not person.search(part)
+    return max(shares, key=lambda pair: pair[0], default=(0.0, ""))
 
 
 def _plain(text: str) -> set[str]:

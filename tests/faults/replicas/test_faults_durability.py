@@ -107,12 +107,9 @@ async def test_no_acknowledged_write_is_lost_when_parts_are_killed(
     After `reconcile` the index holds exactly the live memories, in their versions.
     """
     writers = Writers([client.as_user(f"writer-{i}") for i in range(WRITERS)])
-    writing = asyncio.ensure_future(writers.write_all(WRITES))
-    try:
-        await kill_parts(mesh, qdrant, writers)
-        await writing
-    finally:
-        writing.cancel()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(writers.write_all(WRITES))
+        group.create_task(kill_parts(mesh, qdrant, writers))
     await assert_there_once(mesh, writers.acknowledged)
     await assert_index_agrees(mesh, qdrant)
 

@@ -235,7 +235,7 @@ async def left_by_the_client(user: Client) -> None:
 
 async def past_its_deadline(user: Client) -> None:
     try:
-        async for _ in user.chat("Tell me a story that never ends.", timeout_s=3):
+        async for _ in user.chat("Tell me a story that never ends.", timeout_s=6):
             pass
     except echomesh.EchomeshError as error:
         assert error.code.name == "DEADLINE_EXCEEDED", error
@@ -287,8 +287,10 @@ async def test_a_client_that_dies_stops_the_model_and_the_text_so_far_is_kept(
         stdout=asyncio.subprocess.PIPE,
     )
     assert process.stdout is not None
-    assert await asyncio.wait_for(process.stdout.readline(), WAIT_S) == b"reading\n"
-    process.kill()
-    await process.wait()
+    try:
+        assert await asyncio.wait_for(process.stdout.readline(), WAIT_S) == b"reading\n"
+    finally:
+        process.kill()
+        await process.wait()
     await asyncio.wait_for(double.hung_up.wait(), WAIT_S)
     await until(lambda: has_partial(client.as_user("mortal")), "the text so far is stored")

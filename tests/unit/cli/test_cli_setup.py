@@ -119,6 +119,13 @@ def test_a_disk_that_is_too_small_is_refused_before_anything_is_installed(
     assert "5 MB left" in line
 
 
+def test_a_file_that_cannot_be_read_is_told_in_one_line(
+    setup: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (setup.ROOT / "requirements/run.lock").unlink()
+    assert "run.lock" in failing(setup, capsys)
+
+
 @pytest.mark.parametrize(
     ("system", "machine", "libc", "said"),
     [

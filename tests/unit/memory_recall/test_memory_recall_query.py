@@ -106,3 +106,10 @@ def test_a_question_for_several_things_is_known_by_its_plural(text: str) -> None
 )
 def test_a_name_or_a_word_that_only_ends_in_s_is_no_plural(text: str) -> None:
     assert not prepare_query(text, ("James",)).several
+
+
+def test_a_run_of_white_space_in_a_question_counts_as_one_space() -> None:
+    """Else a page of it keeps every other user waiting while patterns look through it."""
+    said = prepare_query("what is \n\t   my   code", [])
+    assert said.dense_text == "what is my code"
+    assert said.text == "what is \n\t   my   code"

@@ -153,7 +153,7 @@ def test_recall_lifts_the_turns_of_the_speaker_asked_about(asked: Asked) -> None
 
 def test_recall_gives_the_turn_after_a_question_the_larger_share() -> None:
     weights = replace(PLAIN, after_question=0.45, previous=0.1)
-    asking, telling = turn(1, "which tea?"), turn(11, "which tea")
+    asking, telling = turn(1, "tea in a big cup?"), turn(11, "tea in a big cup")
     turns = [asking, turn(2, "green"), telling, turn(12, "green")]
     gains = {s.candidate.memory_id: s.reasons.neighbours for s in ranked("tea", turns, weights)}
     assert gains == pytest.approx({"1": 0, "2": 0.45, "11": 0, "12": 0.1})
@@ -179,7 +179,9 @@ def test_recall_neighbours_end_at_the_conversation_the_window_and_gaps() -> None
 
 
 def test_recall_takes_something_from_a_turn_that_asks_itself() -> None:
-    scored = ranked("tea", [turn(1, "tea?"), turn(2, "tea")], replace(PLAIN, question=0.1))
+    scored = ranked(
+        "tea", [turn(1, "tea in a big cup?"), turn(2, "tea")], replace(PLAIN, question=0.1)
+    )
     assert order(scored) == ["2", "1"]
     assert scored[1].reasons.neighbours == pytest.approx(-0.1)
 

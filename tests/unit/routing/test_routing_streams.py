@@ -45,7 +45,7 @@ class Runner:
     async def refusal(self) -> AppError:
         """What its client is told in the end."""
         with pytest.raises(AppError) as refused:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 while True:
                     await anext(self.frames)
         return refused.value

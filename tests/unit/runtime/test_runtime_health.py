@@ -63,6 +63,36 @@ async def test_what_is_away_or_frozen_is_named_and_the_service_stays_healthy(
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
 
 
+async def refused() -> bool:
+    raise RuntimeError("the password is wrong")
+
+
+async def test_what_fails_in_a_way_of_its_own_counts_as_missing_and_hides_nothing(
+    tmp_path: Path,
+) -> None:
+    async with needing(tmp_path, postgres=refused, embeddings=here) as server:
+        assert await ask_reach(server.mesh_bound) == Reach(("embeddings",), ("postgres",))
+
+
+async def test_many_who_ask_at_once_look_at_a_dependency_once_at_a_time(tmp_path: Path) -> None:
+    """Health is never refused: else a flood of questions would use up Postgres' connections."""
+    looking: list[int] = []
+    most = 0
+
+    async def look() -> bool:
+        nonlocal most
+        looking.append(1)
+        most = max(most, len(looking))
+        await asyncio.sleep(0.05)  # as long as a question takes; nothing waits for it here
+        looking.pop()
+        return True
+
+    async with needing(tmp_path, postgres=look) as server:
+        answers = await asyncio.gather(*(ask_reach(server.mesh_bound) for _ in range(10)))
+    assert set(answers) == {Reach(("postgres",), ())}
+    assert most == 1
+
+
 async def test_the_public_listener_does_not_say_what_is_reached(tmp_path: Path) -> None:
     async with needing(tmp_path, postgres=here) as server:
         async with grpc.aio.insecure_channel(server.public_bound) as channel:

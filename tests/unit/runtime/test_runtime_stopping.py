@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.runtime.errors import AppError, Reason
 from services.runtime.server import Server
 from services.runtime.settings import ServiceSettings
 from tests.support.transport import Text, method, registration
@@ -59,6 +60,38 @@ async def test_a_call_under_way_ends_in_peace_although_the_server_stops(tmp_path
         slow.may_end.set()
         assert (await call).value == "x"
         await asyncio.wait_for(stopping, LIMIT_S)
+
+
+class SlowKeys:
+    """A validator that waits for auth's keys, and then finds no token valid."""
+
+    def __init__(self) -> None:
+        self.asked, self.found = asyncio.Event(), asyncio.Event()
+
+    async def validate(self, token: str, *, past_expiry_s: float = 0.0) -> Any:
+        self.asked.set()
+        await self.found.wait()
+        raise AppError(Reason.TOKEN_INVALID, "the token is not valid")
+
+
+async def test_a_call_whose_token_is_still_being_checked_is_waited_for_too(tmp_path: Path) -> None:
+    keys = SlowKeys()
+    settings = ServiceSettings(public_address="127.0.0.1:0", data_dir=tmp_path)
+    server = Server("memory", settings, public=[registration(One=Slow())])
+    server.validator = keys  # type: ignore[assignment]
+    await server.start()
+    async with grpc.aio.insecure_channel(server.public_bound) as channel:
+        signed = [("authorization", "Bearer x")]
+        call = asyncio.ensure_future(method(channel, "One")(Text(value="x"), metadata=signed))
+        await keys.asked.wait()
+        idle = asyncio.ensure_future(server._interceptors[0].idle())
+        await asyncio.sleep(0)
+        was_idle = idle.done()
+        keys.found.set()
+        await asyncio.wait({call, idle})
+        await asyncio.wait_for(server.stop(grace_s=60), LIMIT_S)
+    assert not was_idle
+    assert isinstance(call.exception(), grpc.aio.AioRpcError)
 
 
 async def test_a_call_that_never_ends_is_cut_off_after_the_grace(tmp_path: Path) -> None:

@@ -168,9 +168,9 @@ async def test_a_cancelled_caller_stops_the_handler_at_the_other_end(tmp_path: P
                         pass
 
         task = asyncio.create_task(consume())
-        await asyncio.wait_for(started.wait(), 5)
+        await asyncio.wait_for(started.wait(), 30)
         task.cancel()
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), 30)
 
 
 async def test_leaving_a_stream_early_cancels_the_call(tmp_path: Path) -> None:
@@ -190,7 +190,7 @@ async def test_leaving_a_stream_early_cancels_the_call(tmp_path: Path) -> None:
             async with aclosing(method(channel, "Down")(Text())) as responses:
                 async for _ in responses:
                     break
-        await asyncio.wait_for(stopped.wait(), 5)
+        await asyncio.wait_for(stopped.wait(), 30)
 
 
 async def test_a_method_without_a_policy_is_refused_to_everyone(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ async def test_more_calls_than_the_limit_are_refused_with_a_time_to_retry(tmp_pa
     service = registration(Public=wait)
     async with serving(tmp_path, service, max_in_flight=1) as wire, wire.raw() as channel:
         first = asyncio.ensure_future(method(channel, "Public")(Text()))
-        await asyncio.wait_for(entered.wait(), 5)
+        await asyncio.wait_for(entered.wait(), 30)
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await method(channel, "Public")(Text())
         leave.set()

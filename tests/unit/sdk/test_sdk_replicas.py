@@ -158,9 +158,12 @@ async def test_a_reply_goes_on_elsewhere_when_its_replica_freezes_in_the_middle(
 
 async def test_a_client_that_leaves_a_silent_call_is_not_told_that_its_replica_is_lost() -> None:
     async with two() as (first, second, client):
+        await client.recall("q")
         first.frozen = second.frozen = True
         task = asyncio.create_task(client.recall("q"))
-        await asyncio.sleep(0)
+        async with asyncio.timeout(TIMEOUT_S):
+            while first.calls + second.calls < 2:
+                await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
