@@ -183,9 +183,11 @@ def explained(complaint: str, output: str) -> str:
 
 
 def index() -> dict:
-    """The package index of pip's own configuration, which uv does not read."""
+    """The package index that pip was told of, by environment or configuration: uv reads neither."""
     if "UV_DEFAULT_INDEX" in os.environ or not (BIN / "python").exists():
         return {}
+    if os.environ.get("PIP_INDEX_URL"):
+        return {"UV_DEFAULT_INDEX": os.environ["PIP_INDEX_URL"]}
     command = [str(BIN / "python"), "-m", "pip", "config", "get", "global.index-url"]
     done = subprocess.run(command, capture_output=True, text=True)
     address = done.stdout.strip()

@@ -81,8 +81,9 @@ class Sessions:
             record("login_refused")
             raise _invalid()
         await self._store.forget_failures(key)
+        tokens = await self._begin(found[0], password_hash=found[1])
         record("login")
-        return await self._begin(found[0], password_hash=found[1])
+        return tokens
 
     async def exchange_api_key(self, text: str) -> Tokens:
         """Sign in by key; raises AppError CREDENTIALS_INVALID.

@@ -91,6 +91,16 @@ class _PooledConnection(asyncpg.Connection):
         """Nothing to reset: settings are local, and a pooler may hand us another server."""
         return ""
 
+    async def reset(self, *, timeout: float | None = None) -> None:
+        """Roll back what a cancelled call left open: no error, though asyncpg would log it as one.
+
+        While the cancel was on its way to the server, the call itself could not.
+        """
+        async with asyncio.timeout(timeout):
+            if self.is_in_transaction():
+                await self.execute("rollback")
+            await super().reset()
+
 
 class Database:
     """A bounded pool of connections as one role."""

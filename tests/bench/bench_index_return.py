@@ -10,8 +10,8 @@ from pathlib import Path
 
 from services.runtime.embedded import EmbeddedPostgres
 from tests.support.index_world import World, index_world, numbered, remember
-from tests.support.memory_process import until
 from tests.support.postgres import PostgresServer
+from tests.support.waiting import until
 
 PROMISED_S = 10.0
 """For up to 1,000 memories."""

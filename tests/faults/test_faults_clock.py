@@ -7,7 +7,6 @@ without a restart. Order never comes from a clock.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from services.cli.plan import SERVICES
 from services.runtime.tokens import _LEEWAY_S
 from tests.support.clock_skew import Clocks, why_not
 from tests.support.mesh import RunningMesh, running_mesh, until
+from tests.support.waiting import until as eventually
 
 TEN_MINUTES = 600
 WAIT_S = 60
@@ -88,14 +88,16 @@ async def _outcome(work: Awaitable[object]) -> str:
 
 
 async def _eventually(work: Callable[[], Awaitable[bool]], what: str) -> None:
-    async with asyncio.timeout(WAIT_S):
-        while True:
-            try:
-                if await work():
-                    return
-            except echomesh.EchomeshError as error:
-                assert error.reason in CLEAR | {""}, f"{what}: {error}"
-            await asyncio.sleep(0.2)
+    """Wait for a success; meanwhile no error may be unclear."""
+
+    async def succeeds() -> bool:
+        try:
+            return await work()
+        except echomesh.EchomeshError as error:
+            assert error.reason in CLEAR | {""}, f"{what}: {error}"
+            return False
+
+    await eventually(succeeds, what)
 
 
 async def _whole(user: Client, conversation_id: str) -> bool:

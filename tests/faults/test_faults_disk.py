@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from services.runtime.private_files import kept_passwords
 from services.runtime.process import socket_folder
 from tests.support.mesh import RunningMesh, running_mesh
 from tests.support.small_disk import MIB, SmallDisk, small_disk, why_not
+from tests.support.waiting import until
 
 # A fresh mesh takes about 120 MB; the rest leaves room for what happens before the disk is full.
 DISK_BYTES = 320 * MIB
 # A write of this size soon needs a new page.
 TEXT = "The attic holds a box of letters. " * 200
-WAIT_S = 40
 # One service's log: 10 MB and five packed ones.
 LOG_BYTES = 20 * MIB
 
@@ -77,17 +76,16 @@ class Written:
             self.kept[memory.id] = text
 
 
-async def _eventually(work: Callable[[], Any], what: str) -> Any:
-    """The first result that does not fail and is true."""
-    last: object = None
-    for _ in range(WAIT_S * 5):
+async def _eventually(work: Callable[[], Awaitable[object]], what: str) -> None:
+    """Wait for a result that is no error and is true."""
+
+    async def succeeds() -> object:
         try:
-            if result := await work():
-                return result
-        except echomesh.EchomeshError as error:
-            last = error
-        await asyncio.sleep(0.2)
-    raise AssertionError(f"{what} did not happen: {last}")
+            return await work()
+        except echomesh.EchomeshError:
+            return None
+
+    await until(succeeds, what)
 
 
 async def _stored(user: Client) -> dict[str, str]:

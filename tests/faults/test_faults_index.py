@@ -20,9 +20,10 @@ from services.memory.recall import document_terms, document_vector
 from services.runtime.errors import AppError
 from tests.support.index_world import ALICE, World, index_world, numbered, recall, remember, texts
 from tests.support.memory_fakes import embed
-from tests.support.memory_process import MemoryReplica, until
+from tests.support.memory_process import MemoryReplica
 from tests.support.memory_world import emptied_database
 from tests.support.postgres import PostgresServer
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import psutil
@@ -15,8 +13,8 @@ import echomesh
 from echomesh import Client
 from tests.faults.load import chatting
 from tests.support.mesh import RunningMesh, running_mesh
+from tests.support.waiting import until
 
-WAIT_S = 60.0
 pytestmark = pytest.mark.timeout(300)
 
 
@@ -33,14 +31,6 @@ async def someone(local: RunningMesh) -> AsyncIterator[Client]:
     key = local.credentials.api_key
     async with Client(local.file.address, api_key=key, timeout_s=20) as made:
         yield made
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Poll until a condition holds."""
-    ends = time.monotonic() + WAIT_S
-    while not await condition():
-        assert time.monotonic() < ends, f"not so: {what}"
-        await asyncio.sleep(0.1)
 
 
 def index_worker(mesh: RunningMesh) -> psutil.Process | None:

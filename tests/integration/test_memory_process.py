@@ -17,10 +17,10 @@ from tests.support.memory_process import (
     free_port,
     memory_site,
     running_memory,
-    until,
 )
 from tests.support.memory_world import emptied_database
 from tests.support.postgres import PostgresServer
+from tests.support.waiting import until
 
 ALICE = Identity("acme", "alice")
 

@@ -71,6 +71,33 @@ async def test_a_user_sees_own_rows_only(fresh_database: FreshDatabase, migratio
             assert await connection.fetch("table notes") == []
 
 
+async def test_a_cancelled_call_rolls_back_without_an_alarm_and_gives_its_connection_back(
+    fresh_database: FreshDatabase, migrations: Path
+) -> None:
+    """Callers go away all the time; that is no error to log, and nothing of theirs stays."""
+    made = await fresh_database("memory", migrate=False)
+    await migrate_service("memory", made.owner("memory"), migrations)
+    alarms: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: alarms.append(context))
+    ann, waits = Someone("t1", "ann"), asyncio.Event()
+
+    async def interrupted(db: Database) -> None:
+        async with db.tenant(ann) as connection:
+            await connection.execute("insert into notes values ('t1', 'ann', 'x')")
+            waits.set()
+            await connection.execute("select pg_sleep(60)")
+
+    async with opened(made.app("memory"), max_size=1) as db:
+        task = asyncio.create_task(interrupted(db))
+        await waits.wait()
+        while not task.done():  # its roll-back is cancelled too
+            task.cancel()
+            await asyncio.sleep(0)
+        async with db.tenant(ann) as connection:
+            assert await connection.fetch("table notes") == []
+    assert alarms == []
+
+
 async def test_roles_have_rights_in_their_own_schema_only(fresh_database: FreshDatabase) -> None:
     """Another service's tables are out of reach, even for reading."""
     made = await fresh_database("memory", "auth", migrate=False)

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -41,8 +41,6 @@ from tests.support.transport import serving
 _CLOCK = SystemClock()
 START_S = 120.0
 STOP_S = 20.0
-CONVERGES_S = 60.0
-"""Ten seconds are promised; a loaded test machine gets more. The bound itself is a benchmark's."""
 
 
 class FakeEmbeddings(epb_grpc.EmbeddingsServiceServicer):
@@ -161,7 +159,7 @@ class MemoryReplica:
             env=self._env,
             stdout=asyncio.subprocess.PIPE,
         )
-        printed, _ = await asyncio.wait_for(process.communicate(), CONVERGES_S * 2)
+        printed, _ = await asyncio.wait_for(process.communicate(), START_S)
         assert process.returncode == 0, printed
         return printed.decode()
 
@@ -190,16 +188,6 @@ async def running_memory(
         yield replica
     finally:
         await replica.stop()
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait until something is so; it is an error if it never is."""
-    try:
-        async with asyncio.timeout(CONVERGES_S):
-            while not await condition():
-                await asyncio.sleep(0.05)
-    except TimeoutError:
-        raise AssertionError(f"{what} did not happen within {CONVERGES_S:.0f} s") from None
 
 
 def free_port() -> int:

@@ -29,7 +29,7 @@ WHERE {_LIVE} AND m.memory_id = ANY($3::uuid[])
 UNION ALL (SELECT {_HEAD_COLUMNS}, true FROM memory.memories m
   WHERE {_LIVE} AND m.indexed_version <> m.version{{conditions}}
   ORDER BY m.said_at DESC LIMIT {{limit}})"""
-# By way of the messages, whose places are unique and whose ids their memories have: of the memories'
+# By way of the messages, whose places are unique and whose ids their memories have: of memories'
 # own indexes the planner may take one that reads all rows of the person for each place.
 _HEADS_AT = f"""
 SELECT {_HEAD_COLUMNS}, false AS pending

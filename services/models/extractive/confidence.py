@@ -6,9 +6,10 @@ import math
 from enum import Enum
 from statistics import fmean
 
-from services.models.extractive.questions import QuestionType, fits, has_marks, question_type
+from services.models.extractive.questions import fits, has_marks, question_type
 from services.models.extractive.signals import ScoredTurn, Signals
 from services.models.extractive.text import is_question, statements
+from services.models.extractive.whose import other_thing_named
 
 # Logistic regression on the dev conversations, over the best 20 turns of a recall.
 _BIAS = -5.2
@@ -24,6 +25,8 @@ UNSURE_FROM = 0.24
 # What a turn without the kind of thing asked for ("where": no place) lends less; .1 to .3 is a
 # plateau on the dev conversations.
 _UNFIT = 0.3
+# And one that lacks what the asked thing is ("blood type": a blood test).
+_OTHER_THING = 0.25
 
 # A companion mostly asks: that its turns fit badly says little for the user's.
 _MOST_DIFFERENCE = 0.1
@@ -50,8 +53,7 @@ def answerable(signals: Signals) -> float:
         return _sigmoid(
             _BIAS_WORDS + _COVERAGE_WORDS * max((s.coverage - s.astray for s in about), default=0.0)
         )
-    kind = question_type(signals.asked)
-    support = max((_sim(s) + s.coverage - s.astray - _unfit(s, kind) for s in about), default=0.0)
+    support = max((_support(s, signals.asked) for s in about), default=0.0)
     return _sigmoid(_BIAS + _SUPPORT * support + _DIFFERENCE * _difference(signals))
 
 
@@ -66,8 +68,15 @@ def _is_about(scored: ScoredTurn, signals: Signals) -> bool:
     return len(signals.named) != 1 or scored.subject in signals.named
 
 
-def _unfit(scored: ScoredTurn, kind: QuestionType) -> float:
-    return _UNFIT * (1 - fits(kind, statements(scored.turn.text))) if has_marks(kind) else 0.0
+def _support(scored: ScoredTurn, asked: str) -> float:
+    """How far one turn supports that there is an answer."""
+    kind, turn = question_type(asked), scored.turn
+    lost = scored.astray
+    if has_marks(kind):
+        lost += _UNFIT * (1 - fits(kind, statements(turn.text)))
+    if other_thing_named(asked, f"{turn.previous_text} {turn.text}"):
+        lost += _OTHER_THING
+    return _sim(scored) + scored.coverage - lost
 
 
 def _difference(signals: Signals) -> float:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -16,9 +15,9 @@ from echomesh import Client, NewMessage
 from tests.faults.load import chatting
 from tests.faults.mesh import ReplicaMesh
 from tests.support.qdrant_server import QdrantProcess
+from tests.support.waiting import until
 
 SERVICES = ("auth", "embeddings", "memory", "models", "routing")
-WAIT_S = 40.0
 # How often a process is stopped until it is caught inside a transaction.
 CATCHES = 60
 # Eleven processes start first, on however busy a machine.
@@ -29,14 +28,6 @@ _HELD = """
     select pid, xact_start from pg_stat_activity
     where application_name = 'memory' and state like 'idle in transaction%'
 """
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Poll until a condition holds."""
-    ends = time.monotonic() + WAIT_S
-    while not await condition():
-        assert time.monotonic() < ends, f"not so: {what}"
-        await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("service", SERVICES)

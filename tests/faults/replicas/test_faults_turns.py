@@ -6,7 +6,6 @@ import asyncio
 import json
 import sys
 import textwrap
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
@@ -23,6 +22,7 @@ from tests.support.mesh import free_port_base
 from tests.support.network import Network, network_to
 from tests.support.openai_double import Answer, OpenAIDouble, delta, openai_double, reply
 from tests.support.qdrant_server import running_qdrant
+from tests.support.waiting import until
 
 WAIT_S = 40.0
 ENDLESS = Answer([delta("Once"), delta(" upon")], hold=True)
@@ -86,14 +86,6 @@ async def user(client: Client, double: OpenAIDouble) -> Client:
 
     await until(model_answers, "both routing replicas know the model")
     return made
-
-
-async def until(condition: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Poll until a condition holds."""
-    ends = time.monotonic() + WAIT_S
-    while not await condition():
-        assert time.monotonic() < ends, f"not so: {what}"
-        await asyncio.sleep(0.05)
 
 
 async def stored(user: Client, conversation_id: str = "default") -> list[tuple[str, str]]:
