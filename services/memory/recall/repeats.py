@@ -38,7 +38,8 @@ def without_repeats(
     Left out are turns that only ask what the query asks; the companion's replies to those but the
     newest; and the companion's quotations of other candidates, for the source says it better.
     """
-    kept = [c for c in candidates if not _restates(c, query, speakers)]
+    same = _restatements(query, candidates, speakers)
+    kept = [c for c in candidates if c.text not in same]
     if len(kept) < len(candidates):
         asked = {(c.conversation_id, c.seq) for c in candidates} - _places(kept)
         kept = list(_one_reply(kept, asked))
@@ -59,16 +60,27 @@ def collapsed(scored: Iterable[Scored]) -> Iterator[Scored]:
             yield one
 
 
-def _restates(candidate: Candidate, query: Query, speakers: Sequence[str]) -> bool:
-    """Whether a turn only asks what the query asks."""
-    wanted = set(query.terms)
-    if len(wanted & candidate.terms.keys()) < SAME_QUESTION * len(wanted):
-        return False
-    if not wanted or not _only_asks(candidate.text):
-        return False
-    asked = prepare_query(candidate.text, speakers).terms.keys() - _POLITE
-    wanted -= _POLITE
-    return len(asked & wanted) >= SAME_QUESTION * len(asked | wanted)
+def _restatements(
+    query: Query, candidates: Sequence[Candidate], speakers: Sequence[str]
+) -> frozenset[str]:
+    """Return the texts of those candidates that only ask what the query asks."""
+    wanted = query.terms.keys()
+    if not wanted:
+        return frozenset()
+    near = {
+        c.text for c in candidates if len(wanted & c.terms.keys()) >= SAME_QUESTION * len(wanted)
+    }
+    return frozenset(
+        text for text in near if _only_asks(text) and _asks_same(text, set(wanted), speakers)
+    )
+
+
+def _asks_same(text: str, wanted: set[str], speakers: Sequence[str]) -> bool:
+    """Whether a question asks for ``wanted``; one without its mark may tell with what it adds."""
+    asked = prepare_query(text, speakers).terms.keys() - _POLITE
+    wanted = wanted - _POLITE
+    alike = len(asked & wanted) >= SAME_QUESTION * len(asked | wanted)
+    return alike and (asks(text) or asked <= wanted)
 
 
 def _only_asks(text: str) -> bool:
@@ -107,6 +119,8 @@ def _only_quotes(candidate: Candidate) -> list[str]:
     if candidate.role != "assistant":
         return []
     passages = [part for part in _QUOTED.findall(candidate.text) if words(part)]
+    if not passages:
+        return []
     quoted = sum(len(terms(part)) for part in passages)
     own = _undated_terms(_QUOTED.sub(" ", candidate.text))
     return [_plain(part) for part in passages] if quoted >= QUOTED_SHARE * (quoted + own) else []

@@ -115,11 +115,18 @@ def test_a_question_in_nearly_the_same_words_is_no_evidence(before: str) -> None
         "What is the code of my bike?",
         "How are you?",
         "My locker code",
+        "What a locker code: 4417",
     ],
 )
 def test_a_turn_that_tells_or_asks_something_else_stays(other: str) -> None:
     turns = [*history(), said(("c", 1), other)]
     assert other in texts(ranked(QUESTION, turns))
+
+
+def test_a_statement_that_opens_like_a_question_stays() -> None:
+    told = "When I was nine my first locker code was 4711."
+    turns = [*history(), said(("c", 1), told)]
+    assert told in texts(ranked("What was my first locker code when I was nine?", turns))
 
 
 def test_a_statement_is_found_by_its_own_words() -> None:

@@ -290,3 +290,16 @@ def test_any_message_and_any_memories_are_survived(message, texts):
     assert reply.text
     assert 0.0 <= reply.confidence <= 1.0
     assert set(reply.quoted_ids) <= {one.id for one in turns}
+
+
+def test_a_thing_near_to_the_one_asked_for_is_doubted():
+    asked, near = "What is my rare blood type?", turn("My rare blood test was fine.")
+    assert ask(asked, near, vectors=True).text.startswith("I'm not sure")
+    known = turn("My rare blood type is A positive.")
+    assert ask(asked, known, vectors=True).text.startswith("On 4 March 2026 you told me")
+
+
+def test_words_without_the_kind_of_thing_asked_for_make_an_answer_less_likely():
+    place = ask("Where do I work?", turn("I work in a library."), vectors=True)
+    way = ask("Where do I work?", turn("I cycle to work."), vectors=True)
+    assert way.confidence < place.confidence - 0.01

@@ -13,7 +13,13 @@ from services.models.extractive.responder import respond
 from services.models.extractive.signals import measure
 from services.models.extractive.text import WordWeights, words
 from services.models.extractive.turns import Query, Turn
-from services.models.extractive.whose import other_kin, other_subject, others_thing
+from services.models.extractive.whose import (
+    another_instead,
+    other_kin,
+    other_subject,
+    other_thing_named,
+    others_thing,
+)
 
 
 def turn(text: str, score: float, previous: str = "") -> Turn:
@@ -97,3 +103,47 @@ def test_the_subject_is_looked_for_where_the_questions_words_are() -> None:
     assert not other_subject(asked, weights, "I work. You know.", SELF, OTHER)
     assert not other_subject(asked, weights, "You know.", SELF, OTHER)
     assert not other_subject(asked, weights, "Do you work?", SELF, OTHER)
+
+
+def test_how_old_my_cat_is_does_not_say_how_old_i_am() -> None:
+    cat = turn("My cat is three years old now.", 1.4)
+    fact = turn("I am 34 years old.", 1.3)
+    assert best("How old am I?", cat, fact) == fact.text
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "expected"),
+    [
+        ("Where do I work?", "My sister works at the hospital.", True),
+        ("Where do I work?", "Well, she works at the hospital.", True),
+        ("Where do I work?", "My sister works where I work.", False),
+        ("Where do I work?", "My work is in Leeds.", False),
+        ("Where do I work?", "My sister is fine. Got to work early at the shop.", False),
+        ("Where does my sister work?", "My sister works at the hospital.", False),
+        ("How old am I?", "Pascal, grey, nine years old.", True),
+        ("How old am I?", "Turned 34, so my old coat is too small.", False),
+        ("How old am I?", "Pascal is grey.", False),
+    ],
+)
+def test_what_another_is_or_does_is_no_answer_about_the_speaker(
+    asked: str, said: str, expected: bool
+) -> None:
+    asked_words = frozenset(words(asked))
+    weights = WordWeights([list(asked_words)], total=10)
+    assert another_instead(asked, asked_words, weights, said) is expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "said", "expected"),
+    [
+        ("What is my blood type?", "I had a blood test.", True),
+        ("What is my blood type?", "It turned out to be type A.", False),
+        ("What's Nora's blood type now?", "I had a blood test.", True),
+        ("What is my address?", "I live in Leeds.", False),
+        ("What blood type do I have?", "I had a blood test.", False),
+    ],
+)
+def test_a_thing_named_in_several_words_needs_the_last_of_them(
+    asked: str, said: str, expected: bool
+) -> None:
+    assert other_thing_named(asked, said) is expected
