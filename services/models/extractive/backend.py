@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
@@ -51,7 +52,9 @@ class ExtractiveBackend:
     async def generate(self, request: Generation, card: ModelCard) -> AsyncGenerator[Event, None]:
         """See `Backend.generate`."""
         async with self._gate:
-            reply = respond(await self._with_vectors(_query(request)))
+            query = await self._with_vectors(_query(request))
+            # Long texts take tens of milliseconds: the loop answers others meanwhile.
+            reply = await asyncio.to_thread(respond, query)
         yield Text(reply.text)
         usage = Usage(_prompt_tokens(request), estimated_tokens(reply.text))
         yield Finish(FinishReason.STOP, usage, card.id, reply.quoted_ids, reply.confidence)
@@ -68,7 +71,7 @@ def _query(request: Generation) -> Query:
     asked = [message.content for message in request.messages if message.role is Role.USER]
     best = sorted(request.evidence, key=lambda turn: -turn.score)[:_MAX_TURNS]
     return Query(
-        text=asked[-1][:_MAX_QUESTION_CHARS] if asked else "",
+        text=" ".join(asked[-1].split())[:_MAX_QUESTION_CHARS] if asked else "",
         turns=best,
         user_name=request.user_name,
         companion_name=request.assistant_name,

@@ -8,6 +8,7 @@ cat is three years old".
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from services.models.extractive.text import WordWeights, is_question, plain_quotes, sentences, words
 
@@ -75,15 +76,24 @@ def other_kin(asked: str, said: str) -> float:
 
 def others_thing(asked: str, said: str) -> bool:
     """Whether `asked` is about "my thing" and `said` has that thing only as somebody else's."""
-    text = plain_quotes(said)
-    return any(_is_others(match[1], text) for match in _MY_THING.finditer(plain_quotes(asked)))
+    things = {name for match in _MY_THING.finditer(plain_quotes(asked)) for name in words(match[1])}
+    if not things:
+        return False
+    before = _words_before(things, plain_quotes(said).split())
+    return any(_is_others(possessors) for possessors in before.values())
 
 
-def _is_others(thing: str, text: str) -> bool:
-    wanted, possessors = words(thing), []
-    for match in re.finditer(r"[A-Za-z]+", text):
-        if wanted and words(match[0]) == wanted:
-            possessors.append(" ".join(text[: match.start()].split()[-_POSSESSOR_WORDS:]))
+def _words_before(things: set[str], tokens: Sequence[str]) -> dict[str, list[str]]:
+    """For each of the things that is said: the few words that stand before it, each time."""
+    before: dict[str, list[str]] = {}
+    for place, token in enumerate(tokens):
+        for name in things.intersection(words(token)):
+            possessor = " ".join(tokens[max(0, place - _POSSESSOR_WORDS) : place])
+            before.setdefault(name, []).append(possessor)
+    return before
+
+
+def _is_others(possessors: Sequence[str]) -> bool:
     if any(_MINE.search(possessor) for possessor in possessors):
         return False
     return any(_ANOTHERS.search(possessor) for possessor in possessors)
