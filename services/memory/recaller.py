@@ -112,6 +112,8 @@ class Recaller:
         self._index = index
         self._clock = clock
         self._limits = limits
+        # One after the other: side by side, for want of Python's lock, all would end as the last.
+        self._ranking = asyncio.Lock()
 
     async def recall(self, owner: Owner, question: Question) -> Recalled:
         """Return the memories that answer ``question``, best first."""
@@ -128,10 +130,10 @@ class Recaller:
         query = replace(query, now=self._clock.now())
         query, model = await self._embed(query, question, degraded)
         rows = await self._candidates(owner, question, query, stats, model, waiting, degraded)
-        kept = {str(r.memory.memory_id): r for r in rows}
-        for excluded in question.excluded:
-            kept.pop(excluded, None)
-        ranked = await asyncio.to_thread(_ranked, query, list(kept.values()), stats, question)
+        by_id = {str(row.memory.memory_id): row for row in rows}
+        kept = {key: row for key, row in by_id.items() if key not in question.excluded}
+        async with self._ranking:
+            ranked = await asyncio.to_thread(_ranked, query, list(kept.values()), stats, question)
         hits = await self._with_context(owner, ranked, kept)
         return Recalled(hits=hits, degraded=degraded)
 

@@ -51,6 +51,7 @@ async def build(settings: MemorySettings, stack: AsyncExitStack) -> Server:
     index = await _open_index(settings, stack)
     database = _database(settings, stack)
     store = PostgresStore(database)
+    await background(stack, store.let_old_rows_go())
     runner = await _start_jobs(settings, stack, embedder, index)
     clock = SystemClock()
     recaller = Recaller(store, embedder, index, clock, settings.recall_limits)

@@ -60,6 +60,13 @@ _AWAY = (
     asyncpg.InternalClientError,  # a connection torn down under a running statement
 )
 
+_NO_ANSWER = (
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresError,
+    OSError,
+)
+
 _BUSY = (
     asyncpg.QueryCanceledError,  # statement_timeout
     asyncpg.LockNotAvailableError,
@@ -70,8 +77,8 @@ _BUSY = (
 
 # One trip for both. The names travel as hexadecimal digits, so that nothing in them is SQL.
 _BEGIN_AS = """begin {mode};
-select set_config('app.tenant_id', convert_from('\\x{tenant}', 'UTF8'), true),
-  set_config('app.user_id', convert_from('\\x{user}', 'UTF8'), true)"""
+select set_config('app.tenant_id', convert_from(decode('{tenant}', 'hex'), 'UTF8'), true),
+  set_config('app.user_id', convert_from(decode('{user}', 'hex'), 'UTF8'), true)"""
 
 
 class Subject(Protocol):
@@ -127,7 +134,7 @@ class Database:
         self._max_size = max_size
         self._command_timeout_s = command_timeout_s
         self._pool: asyncpg.Pool[Any] | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[asyncpg.Pool[Any]] | None = None
 
     @asynccontextmanager
     async def transaction(self, *, readonly: bool = False) -> AsyncIterator[Connection]:
@@ -164,7 +171,7 @@ class Database:
                 yield connection
             except BaseException:
                 # On a lost connection there is nothing to roll back, and the first error counts.
-                with suppress(asyncpg.InterfaceError, asyncpg.PostgresError, OSError):
+                with suppress(*_NO_ANSWER):
                     await connection.execute("rollback")
                 raise
             await connection.execute("commit")
@@ -191,6 +198,8 @@ class Database:
 
     async def close(self) -> None:
         """Close the connections, waiting a bounded time for those in use."""
+        if self._opening is not None:
+            self._opening.cancel()
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -200,36 +209,65 @@ class Database:
             pool.terminate()
 
     async def _opened(self) -> asyncpg.Pool[Any]:
-        async with self._opening:
-            if self._pool is None:
-                direct = await _is_direct(self._dsn, self._command_timeout_s)
-                self._pool = await asyncpg.create_pool(
-                    self._dsn,
-                    min_size=0,
-                    max_size=self._max_size,
-                    statement_cache_size=PREPARED_STATEMENTS if direct else 0,
-                    command_timeout=self._command_timeout_s,
-                    timeout=CONNECT_TIMEOUT_S,
-                    max_inactive_connection_lifetime=60.0,
-                    connection_class=_PooledConnection,
-                    server_settings={
-                        "application_name": self._name,
-                        **(_DIRECT_SETTINGS if direct else {}),
-                    },
-                )
+        """The pool; callers who come while it is being opened share that attempt and its error."""
+        if self._pool is not None:
             return self._pool
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(_seen)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> asyncpg.Pool[Any]:
+        direct = await _is_direct(self._dsn, self._command_timeout_s)
+        settings = _DIRECT_SETTINGS if direct else {}
+        self._pool = await asyncpg.create_pool(
+            self._dsn,
+            min_size=0,
+            max_size=self._max_size,
+            statement_cache_size=PREPARED_STATEMENTS if direct else 0,
+            command_timeout=self._command_timeout_s,
+            timeout=CONNECT_TIMEOUT_S,
+            max_inactive_connection_lifetime=60.0,
+            connection_class=_PooledConnection,
+            init=self._still_direct if direct else None,
+            server_settings={"application_name": self._name, **settings},
+        )
+        return self._pool
+
+    async def _still_direct(self, connection: asyncpg.Connection[Any]) -> None:
+        """Let the pool go if the address leads to a pooler by now, as it may after a failover."""
+        try:
+            if await _same_server(connection):
+                return
+        except asyncpg.PostgresError:
+            pass  # a pooler may even confuse the question
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.terminate()
+        raise ConnectionError("the database is behind a pooler now")
+
+
+def _seen(opening: asyncio.Task[Any]) -> None:
+    """Its error is for those who wait; they may all have gone."""
+    if not opening.cancelled():
+        opening.exception()
 
 
 async def _is_direct(dsn: str, command_timeout_s: float) -> bool:
-    """Whether no pooler stands between: its connections have process numbers of their own."""
+    """Whether no pooler stands between."""
     connection = await asyncpg.connect(
         dsn, timeout=CONNECT_TIMEOUT_S, command_timeout=command_timeout_s, statement_cache_size=0
     )
     try:
-        server_pid = await connection.fetchval("select pg_backend_pid()")
-        return bool(server_pid == connection.get_server_pid())
+        return await _same_server(connection)
     finally:
         connection.terminate()
+
+
+async def _same_server(connection: asyncpg.Connection[Any]) -> bool:
+    """Whether who took the connection is who answers: poolers number theirs themselves."""
+    server_pid = await connection.fetchval("select pg_backend_pid()")
+    return bool(server_pid == connection.get_server_pid())
 
 
 async def connect_direct(dsn: str, *, name: str) -> asyncpg.Connection[Any]:

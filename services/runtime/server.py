@@ -15,6 +15,7 @@ from grpc_channelz.v1 import channelz
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.runtime import garbage
 from services.runtime.authenticate import Authenticator
 from services.runtime.channel import MAX_MESSAGE_BYTES
 from services.runtime.errors import AppError, Reason
@@ -169,6 +170,7 @@ async def run_server(name: str, settings: ServiceSettings, build: Build) -> None
             await background(stack, watch_event_loop())
         server = await build(stack)
         await server.start()
+        garbage.settle()
         get_logger().info("serving", public=server.public_bound, mesh=server.mesh_bound)
         await stopping.wait()
         await server.stop(drain_s=_DRAIN_S)

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context, attach, detach
+from opentelemetry.sdk import trace as sdk
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import Span
 
 from services.runtime.metrics import counter
 from services.runtime.settings import ServiceSettings
 
 TRACER_NAME = "echomesh"
+_SAMPLED = trace.TraceFlags(trace.TraceFlags.SAMPLED)
 # About 4 MB of spans: a few seconds at full load on one machine.
 _QUEUE_SPANS = 4096
 # One export message stays well under gRPC's 4 MiB.
@@ -53,7 +58,7 @@ class BoundedSpanProcessor(SpanProcessor):
         self._thread = threading.Thread(target=self._run, name="span-export", daemon=True)
         self._thread.start()
 
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+    def on_start(self, span: sdk.Span, parent_context: Context | None = None) -> None:
         """Do nothing: a span counts when it has ended."""
 
     def on_end(self, span: ReadableSpan) -> None:
@@ -115,6 +120,52 @@ class BoundedSpanProcessor(SpanProcessor):
         self._dropped.inc(count)
 
 
+class IdTracer(trace.Tracer):
+    """Spans that are only their ids, for a process without a collector: they cost next to nothing.
+
+    Whether a trace is sampled is handed on as it came, so that a service that has a collector
+    exports its part.
+    """
+
+    def __init__(self) -> None:
+        self._ids = RandomIdGenerator()
+
+    def start_span(self, name: str, context: Context | None = None, *_: Any, **__: Any) -> Span:
+        """Return a span of the context's trace, or of a new one."""
+        parent = trace.get_current_span(context).get_span_context()
+        return trace.NonRecordingSpan(
+            trace.SpanContext(
+                trace_id=parent.trace_id if parent.is_valid else self._ids.generate_trace_id(),
+                span_id=self._ids.generate_span_id(),
+                is_remote=False,
+                trace_flags=parent.trace_flags if parent.is_valid else _SAMPLED,
+                trace_state=parent.trace_state,
+            )
+        )
+
+    @contextmanager
+    def start_as_current_span(  # type: ignore[override]  # their decorator adds nothing to ours
+        self, name: str, context: Context | None = None, *_: Any, **__: Any
+    ) -> Iterator[Span]:
+        """Make such a span the current one."""
+        token = attach(trace.set_span_in_context(span := self.start_span(name, context)))
+        try:
+            yield span
+        finally:
+            detach(token)
+
+
+class IdTracerProvider(trace.TracerProvider):
+    """Gives out `IdTracer`s."""
+
+    def get_tracer(self, *_: Any, **__: Any) -> trace.Tracer:
+        """Return the tracer, the same for all names."""
+        return IdTracer()
+
+    def shutdown(self) -> None:
+        """Do nothing: no span waits."""
+
+
 class Telemetry(Protocol):
     """What `setup_telemetry` returns."""
 
@@ -126,15 +177,19 @@ class Telemetry(Protocol):
 def setup_telemetry(name: str, settings: ServiceSettings) -> Telemetry:
     """Install the process's tracer provider for service `name`; call once, before the server.
 
-    `trace.get_tracer(TRACER_NAME)` then makes spans that have ids, exported by OTLP over gRPC if
-    `settings.otlp_endpoint` is set (`http://host:4317` or `host:4317`: plain; `https://`: TLS).
+    `trace.get_tracer(TRACER_NAME)` then makes spans that have ids. They are recorded, and exported
+    by OTLP over gRPC, only if `settings.otlp_endpoint` is set (`http://host:4317` or `host:4317`:
+    plain; `https://`: TLS).
     """
+    if not settings.otlp_endpoint:
+        bare = IdTracerProvider()
+        trace.set_tracer_provider(bare)
+        return bare
     provider = TracerProvider(
         resource=Resource.create({"service.name": name, "service.namespace": "echomesh"}),
         shutdown_on_exit=False,
     )
-    if settings.otlp_endpoint:
-        provider.add_span_processor(BoundedSpanProcessor(_exporter(settings.otlp_endpoint)))
+    provider.add_span_processor(BoundedSpanProcessor(_exporter(settings.otlp_endpoint)))
     trace.set_tracer_provider(provider)
     return provider
 

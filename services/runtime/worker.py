@@ -17,6 +17,7 @@ from typing import TypeAlias
 import grpc
 
 from echomesh.worker.v1 import worker_pb2, worker_pb2_grpc
+from services.runtime import garbage
 from services.runtime.process import end_with_parent
 
 STALL_LIMIT_S = 10.0
@@ -113,6 +114,7 @@ async def run_worker(register: Register, socket_path: Path) -> None:
     socket_path.unlink(missing_ok=True)
     server.add_insecure_port(f"unix:{socket_path}")
     await server.start()
+    garbage.settle()
     try:
         await stop.wait()
     finally:

@@ -22,6 +22,7 @@ import psutil
 
 from services.cli.files import Credentials, MeshFile, read_credentials, read_mesh
 from services.cli.plan import FORMAT
+from services.embeddings.model_folder import ensure_built
 
 # Each listener kind has a block of ten ports, and Postgres one more block.
 _PORTS = 50
@@ -109,6 +110,12 @@ class BuiltModel:
     """The embedding model that the first mesh of this run built, for the others to start from."""
 
     folder: Path | None = None
+
+    def build(self, folder: Path) -> None:
+        """Build it here and now, unless there is one: for a mesh that could not do so itself."""
+        if self.folder is None:
+            ensure_built(None, folder)
+            self.folder = folder
 
     def give(self, data: Path) -> None:
         """Put it into a new data folder."""

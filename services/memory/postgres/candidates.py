@@ -24,6 +24,9 @@ MAX_BYTES = 32 * 2**20
 LIFETIME_S = 300.0
 """A kept row is let go after this long, so that the text of one erased elsewhere does not stay."""
 
+SWEEP_S = 30.0
+"""How often to look for rows that nobody asks for any more."""
+
 _ROW_BYTES, _TERM_BYTES = 1_500, 100
 """What a row and each of its terms take as objects, about."""
 
@@ -71,7 +74,7 @@ class RowCache:
         for row in rows:
             if row.vector is not None or not model:
                 self._put(shelf, row)
-        self._shrink()
+        self.shrink()
 
     def forget(self, owner: Owner) -> None:
         """Let all rows of an owner go: some were changed or erased."""
@@ -85,7 +88,7 @@ class RowCache:
         shelf.size_bytes += added
         self._size_bytes += added
 
-    def _shrink(self) -> None:
+    def shrink(self) -> None:
         """Drop shelves, the oldest first, until the rest is young enough and fits."""
         too_old = self._monotonic() - LIFETIME_S
         while self._shelves:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TypeVar
@@ -51,6 +52,12 @@ class PostgresStore:
     def __init__(self, database: Database) -> None:
         self._db = database
         self._kept = RowCache()
+
+    async def let_old_rows_go(self) -> None:
+        """Sweep the kept rows every while, for ever."""
+        while True:
+            await asyncio.sleep(candidates.SWEEP_S)
+            self._kept.shrink()
 
     async def _as(self, owner: Owner, work: Callable[[Connection], Awaitable[T]]) -> T:
         for _ in range(WRITE_ATTEMPTS - 1):

@@ -70,22 +70,20 @@ def _recency(query: Query, candidates: Sequence[Candidate], weights: RecallWeigh
 
 
 def _reasons(signals: Signals, bonus: Scores, ages: Scores) -> list[Reasons]:
-    dense, max_sim, cosine = map(_known, (signals.dense, signals.max_sim, signals.cosine))
-    return [
-        Reasons(
-            keyword=float(signals.keyword[i]),
-            dense=dense[i],
-            max_sim=max_sim[i],
-            speaker=float(signals.speaker[i]),
-            fused=float(signals.fused[i]),
-            neighbours=float(bonus[i]),
-            recency=float(ages[i]),
-            bm25=float(signals.bm25[i]),
-            cosine=cosine[i],
-        )
-        for i in range(len(bonus))
-    ]
+    columns = zip(
+        signals.keyword.tolist(),
+        _known(signals.dense),
+        _known(signals.max_sim),
+        signals.speaker.tolist(),
+        signals.fused.tolist(),
+        bonus.tolist(),
+        ages.tolist(),
+        signals.bm25.tolist(),
+        _known(signals.cosine),
+        strict=True,
+    )
+    return [Reasons(*column) for column in columns]
 
 
 def _known(scores: Scores) -> list[float | None]:
-    return [None if np.isnan(score) else float(score) for score in scores]
+    return [None if score != score else score for score in scores.tolist()]  # NaN: not known

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from services.runtime import metrics
-from services.runtime.telemetry import BoundedSpanProcessor, _exporter
+from services.runtime.telemetry import BoundedSpanProcessor, IdTracer, _exporter
 
 
 class _Exporter(SpanExporter):
@@ -40,6 +40,24 @@ def _tracer(processor: BoundedSpanProcessor) -> trace.Tracer:
     provider = TracerProvider(shutdown_on_exit=False)
     provider.add_span_processor(processor)
     return provider.get_tracer("t")
+
+
+def test_without_a_collector_spans_still_have_ids_and_hand_their_trace_on() -> None:
+    """A child belongs to its parent's trace, sampled or not as that was; none is recorded."""
+    tracer = IdTracer()
+    unsampled = trace.SpanContext(7, 8, is_remote=True)
+    with tracer.start_as_current_span("parent") as parent:
+        child = tracer.start_span("child").get_span_context()
+        assert trace.get_current_span() is parent
+    far = tracer.start_span("far", trace.set_span_in_context(trace.NonRecordingSpan(unsampled)))
+    context, far_context = parent.get_span_context(), far.get_span_context()
+
+    assert context.is_valid
+    assert context.trace_flags.sampled
+    assert not parent.is_recording()
+    assert (child.trace_id, child.span_id != context.span_id) == (context.trace_id, True)
+    assert (far_context.trace_id, far_context.trace_flags.sampled) == (7, False)
+    assert not trace.get_current_span().get_span_context().is_valid
 
 
 def test_ended_spans_reach_the_exporter() -> None:
