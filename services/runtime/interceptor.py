@@ -55,9 +55,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._max_in_flight = max_in_flight
         self._debug = debug
         self._in_flight = 0
-        self._open = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._watches: set[asyncio.Future[Any]] = set()
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -72,16 +70,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._wrapped[path] = self._wrap(path, handler)
         return self._wrapped[path]
 
-    async def idle(self) -> None:
-        """Wait until no call is being answered; health checks and watches are none."""
-        await self._idle.wait()
+    def end_watches(self) -> None:
+        """End all watches of health, which balancers keep for as long as they are connected."""
+        for watch in self._watches:
+            watch.cancel()
 
     def _wrap(
         self, path: str, handler: grpc.RpcMethodHandler[Any, Any]
     ) -> grpc.RpcMethodHandler[Any, Any]:
         rule = rule_for(path, debug=self._debug)
         make, behavior = _kind(handler)
-        run = _probe if path.startswith(_HEALTH) else self._run
+        run = self._probe if path.startswith(_HEALTH) else self._run
 
         async def unary_response(request: Any, context: Any) -> Any:
             return await run(
@@ -99,12 +98,24 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             response_serializer=handler.response_serializer,
         )
 
+    async def _probe(self, path: str, rule: Rule, context: Any, body: Body) -> Any:
+        """Answer a health check or watch with none of what surrounds other calls."""
+        watch = asyncio.ensure_future(body())
+        self._watches.add(watch)
+        try:
+            await asyncio.wait({watch})
+            return None if watch.cancelled() else watch.result()
+        except AppError as error:
+            await _send(context, error, trace_id())
+        finally:
+            self._watches.discard(watch)
+            watch.cancel()
+
     async def _run(self, path: str, rule: Rule, context: Any, body: Body) -> Any:
         metadata = _text_metadata(context)
         parent = propagate.extract(metadata)
         started = time.monotonic()
         with (
-            self._counted(),
             _TRACER.start_as_current_span(
                 path.lstrip("/"),
                 context=parent,
@@ -133,18 +144,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 subject = await self._authenticator.authenticate(rule, metadata)
                 with acting_as(subject.identity, subject.token), self._admitted():
                     return await body()
-
-    @contextmanager
-    def _counted(self) -> Iterator[None]:
-        """Keep `idle` waiting from a call's first step, before it is admitted, to its last."""
-        self._open += 1
-        self._idle.clear()
-        try:
-            yield
-        finally:
-            self._open -= 1
-            if not self._open:
-                self._idle.set()
 
     @contextmanager
     def _admitted(self) -> Iterator[None]:
@@ -214,14 +213,6 @@ async def _send(context: Any, error: AppError, trace_id: str) -> None:
     code, status = to_status(error, trace_id)
     details = ((DETAILS_KEY, status.SerializeToString()),)
     await context.abort(code, error.message, trailing_metadata=details)
-
-
-async def _probe(path: str, rule: Rule, context: Any, body: Body) -> Any:
-    """Answer a health check with none of what surrounds other calls."""
-    try:
-        return await body()
-    except AppError as error:
-        await _send(context, error, trace_id())
 
 
 def trace_id(span: trace.Span | None = None) -> str:

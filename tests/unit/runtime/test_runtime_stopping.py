@@ -84,14 +84,19 @@ async def test_a_call_whose_token_is_still_being_checked_is_waited_for_too(tmp_p
         signed = [("authorization", "Bearer x")]
         call = asyncio.ensure_future(method(channel, "One")(Text(value="x"), metadata=signed))
         await keys.asked.wait()
-        idle = asyncio.ensure_future(server._interceptors[0].idle())
-        await asyncio.sleep(0)
-        was_idle = idle.done()
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        stopping = asyncio.ensure_future(server.stop(grace_s=60))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert await watch.read() is grpc.aio.EOF
+        was_over = stopping.done()
         keys.found.set()
-        await asyncio.wait({call, idle})
-        await asyncio.wait_for(server.stop(grace_s=60), LIMIT_S)
-    assert not was_idle
-    assert isinstance(call.exception(), grpc.aio.AioRpcError)
+        await asyncio.wait_for(stopping, LIMIT_S)
+        await asyncio.wait({call})
+    refused = call.exception()
+    assert not was_over
+    assert isinstance(refused, grpc.aio.AioRpcError)
+    assert refused.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 async def test_a_call_that_never_ends_is_cut_off_after_the_grace(tmp_path: Path) -> None:
