@@ -18,6 +18,7 @@ class Answer:
 
     `parts` follow the head one by one. With `hold` the connection stays open and silent after
     the last part; otherwise it is closed, without the end mark of a chunked body if `cut`.
+    `forever` says the last part again and again, `pause_s` seconds apart.
     """
 
     parts: Sequence[bytes] = ()
@@ -27,6 +28,7 @@ class Answer:
     hold: bool = False
     cut: bool = False
     forever: bool = False
+    pause_s: float = 0.0
 
 
 def sse(data: object) -> bytes:
@@ -145,7 +147,7 @@ class OpenAIDouble:
         while answer.forever:
             writer.write(_chunk(answer.parts[-1]))
             await writer.drain()
-            await asyncio.sleep(0)
+            await asyncio.sleep(answer.pause_s)
         if answer.hold:
             await asyncio.Event().wait()
         if not answer.cut:
