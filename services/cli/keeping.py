@@ -1,15 +1,16 @@
-"""When a part of a local mesh is started again, and when it is left down. Pure."""
+"""When a part of a local mesh is started again, and when it counts as frozen. Pure."""
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from services.cli.health import Answer
 
-# A part that crashes more often than this in a minute is left down, and said to be.
-MAX_RESTARTS = 5
-_RESTART_WINDOW_S = 60.0
+# The first pause before a restart, and the longest: whatever is wrong may pass, a full disk say.
+FIRST_PAUSE_S = 0.5
+MAX_PAUSE_S = 30.0
+# A part that lived this long has recovered: its next restart is a first one.
+HEALTHY_AFTER_S = 60.0
 # So many questions in a row without an answer mean that a service is frozen. With the time
 # between two and the patience for each, a frozen service is killed after about 10 s.
 SILENT_ANSWERS = 3
@@ -21,18 +22,17 @@ AWAY_LIMIT_S = 90.0
 
 @dataclass
 class Restarts:
-    """Counts the restarts of one part within the last minute."""
+    """Spaces out the restarts of one part: doubled pauses up to a bound, until it lives again."""
 
-    times: deque[float] = field(default_factory=deque)
+    pause_s: float = 0.0
+    last: float = -HEALTHY_AFTER_S
 
-    def allowed(self, now: float) -> bool:
-        """Whether another restart is within bounds; counts it if so."""
-        while self.times and now - self.times[0] > _RESTART_WINDOW_S:
-            self.times.popleft()
-        if len(self.times) >= MAX_RESTARTS:
-            return False
-        self.times.append(now)
-        return True
+    def next_pause_s(self, now: float) -> float:
+        """Return how long to wait before the restart that is due now, in seconds."""
+        lived = now - self.last - self.pause_s >= HEALTHY_AFTER_S
+        self.pause_s = FIRST_PAUSE_S if lived else min(MAX_PAUSE_S, 2 * self.pause_s)
+        self.last = now
+        return self.pause_s
 
 
 @dataclass

@@ -19,7 +19,6 @@ from services.runtime.process import Child
 from services.runtime.roles import RoleDsns
 from services.runtime.trust import create_trust
 
-_RESTART_PAUSE_S = 0.5
 _STOP_S = 12.0
 _POLL_S = 0.1
 # So long all parts have to find each other; then the mesh is up, and says what is missing.
@@ -164,11 +163,9 @@ class Stack:
             why = await self._service_end(name)
             if self._stopping:
                 return
-            if not restarts.allowed(time.monotonic()):
-                self._say(f"{name} fails again and again ({why}); it stays down: see its log")
-                return
-            self._say(f"{name} {why}; starting it again")
-            await asyncio.sleep(_RESTART_PAUSE_S)
+            pause_s = restarts.next_pause_s(time.monotonic())
+            self._say(f"{name} {why}; starting it again in {pause_s:g} s")
+            await asyncio.sleep(pause_s)
             try:
                 self._start_service(name)
             except Exception as error:
@@ -195,10 +192,9 @@ class Stack:
             if not self._postgres.has_room():
                 await self._wait_for_room()
                 restarts = Restarts()  # what the full disk did is no defect of the server
-            if not restarts.allowed(time.monotonic()):
-                self._say("postgres ends again and again; it stays down: see its log")
-                return
-            self._say(f"postgres {why}; starting it again")
+            pause_s = restarts.next_pause_s(time.monotonic())
+            self._say(f"postgres {why}; starting it again in {pause_s:g} s")
+            await asyncio.sleep(pause_s)
             try:
                 await self._postgres.start()
             except Exception as error:

@@ -9,19 +9,34 @@ from typing import Any
 import pytest
 
 from services.cli.health import Answer, Reach
-from services.cli.keeping import AWAY_LIMIT_S, MAX_RESTARTS, SILENT_ANSWERS, Pulse, Restarts
+from services.cli.keeping import (
+    AWAY_LIMIT_S,
+    FIRST_PAUSE_S,
+    HEALTHY_AFTER_S,
+    MAX_PAUSE_S,
+    SILENT_ANSWERS,
+    Pulse,
+    Restarts,
+)
 from services.cli.plan import Layout, Plan
 from services.cli.stack import Stack, concerns
 from services.models.config import ModelsSettings
 
 
-def test_a_part_is_restarted_a_bounded_number_of_times_a_minute() -> None:
+def test_a_part_that_fails_again_and_again_is_started_ever_more_slowly() -> None:
+    restarts, now = Restarts(), 1000.0
+    pauses = []
+    for _ in range(9):
+        pauses.append(restarts.next_pause_s(now))
+        now += pauses[-1] + 1
+    assert pauses == [0.5, 1, 2, 4, 8, 16, MAX_PAUSE_S, MAX_PAUSE_S, MAX_PAUSE_S]
+
+
+def test_a_part_that_lived_for_a_while_is_started_again_at_once() -> None:
     restarts = Restarts()
-    assert [restarts.allowed(float(i)) for i in range(MAX_RESTARTS + 1)] == [
-        *([True] * MAX_RESTARTS),
-        False,
-    ]
-    assert restarts.allowed(61.0)
+    for now in (0.0, 1.0, 2.0):
+        restarts.next_pause_s(now)
+    assert restarts.next_pause_s(2.0 + 2.0 + HEALTHY_AFTER_S) == FIRST_PAUSE_S
 
 
 def test_a_service_does_not_see_what_is_set_for_another() -> None:
@@ -94,7 +109,7 @@ async def test_a_part_is_kept_whatever_goes_wrong_with_one_start(
         again.set()
         return second
 
-    monkeypatch.setattr("services.cli.stack._RESTART_PAUSE_S", 0)
+    monkeypatch.setattr("services.cli.keeping.FIRST_PAUSE_S", 0)
     monkeypatch.setattr("services.cli.stack.start_service", start)
     stack = Stack(plan, said.append, said.append)
     stack._children["memory"] = first  # type: ignore[assignment]
