@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 from uuid import UUID
 
 from services.memory.embedder import Embedder
@@ -25,6 +26,9 @@ POINTS_PER_SLICE = 64
 """Points made between two looks at the event loop, about a millisecond of work."""
 
 
+_Rows: TypeAlias = dict[Owner, Sequence[Remembered]]
+
+
 class Indexer:
     """Embeds what has no vector yet, stores points, and deletes those whose memory is gone."""
 
@@ -34,18 +38,21 @@ class Indexer:
         self._index = index
 
     async def bring_in_step(self, jobs: Sequence[Job], model: str) -> None:
-        """Do ``jobs`` with vectors of ``model``.
+        """Do ``jobs``, of whomever they are, with vectors of ``model``.
 
         Raises AppError when something needed is away; all may then be done again.
         """
+        found: _Rows = {}
         for owner, memory_ids in _by_owner(jobs).items():
-            rows = await self._store.rows(owner, model, memory_ids)
-            await self._delete_gone(owner, memory_ids, rows)
-            vectors = await self._with_vectors(owner, rows, model)
-            points = await _points(owner, rows, vectors)
-            if points:
-                await self._index.upsert(points)
-                versions = {row.memory.memory_id: row.memory.version for row in rows}
+            found[owner] = await self._store.rows(owner, model, memory_ids)
+            await self._delete_gone(owner, memory_ids, found[owner])
+        vectors = await self._with_vectors(found, model)
+        points = await _points(found, vectors)
+        if points:
+            await self._index.upsert(points)
+        for owner, rows in found.items():
+            versions = {row.memory.memory_id: row.memory.version for row in rows}
+            if versions:
                 await self._store.mark_indexed(owner, versions)
 
     async def _delete_gone(
@@ -56,16 +63,17 @@ class Indexer:
             ids = [str(memory_id) for memory_id in sorted(gone)]
             await self._index.delete(owner.tenant_id, owner.user_id, ids)
 
-    async def _with_vectors(
-        self, owner: Owner, rows: Sequence[Remembered], model: str
-    ) -> dict[UUID, Vector]:
-        """Return every row's vector; those that had none are embedded and kept."""
-        vectors = {row.memory.memory_id: row.vector for row in rows if row.vector is not None}
-        bare = [row for row in rows if row.vector is None]
+    async def _with_vectors(self, found: _Rows, model: str) -> dict[UUID, Vector]:
+        """Return every row's vector; those that had none are embedded together and kept."""
+        rows = [(owner, row) for owner, rows in found.items() for row in rows]
+        vectors = {row.memory.memory_id: row.vector for _, row in rows if row.vector is not None}
+        bare = [(owner, row) for owner, row in rows if row.vector is None]
         for start in range(0, len(bare), EMBED_BATCH):
             batch = bare[start : start + EMBED_BATCH]
-            fresh = await self._embed(batch, model)
-            await self._store.put_vectors(owner, fresh)
+            fresh = await self._embed([row for _, row in batch], model)
+            for owner in dict.fromkeys(owner for owner, _ in batch):
+                own = (row.memory.memory_id for whose, row in batch if whose == owner)
+                await self._store.put_vectors(owner, {key: fresh[key] for key in own})
             vectors |= fresh
         return vectors
 
@@ -92,13 +100,12 @@ def _by_owner(jobs: Sequence[Job]) -> dict[Owner, list[UUID]]:
     return grouped
 
 
-async def _points(
-    owner: Owner, rows: Sequence[Remembered], vectors: Mapping[UUID, Vector]
-) -> list[IndexPoint]:
+async def _points(found: _Rows, vectors: Mapping[UUID, Vector]) -> list[IndexPoint]:
+    rows = [(owner, row) for owner, rows in found.items() for row in rows]
     points: list[IndexPoint] = []
     for start in range(0, len(rows), POINTS_PER_SLICE):
         part = rows[start : start + POINTS_PER_SLICE]
-        points += [_point(owner, row, vectors[row.memory.memory_id]) for row in part]
+        points += [_point(owner, row, vectors[row.memory.memory_id]) for owner, row in part]
         await asyncio.sleep(0)  # let calls through between slices
     return points
 

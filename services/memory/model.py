@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from uuid import UUID
 
-from services.memory.recall.types import Kind, Role
+from services.memory.recall.types import Candidate, Kind, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class Vector:
     token_vectors: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Remembered:
     """A memory with what scoring it needs."""
 
@@ -155,19 +156,41 @@ class Remembered:
     indexed_version: int
     vector: Vector | None
 
+    @cached_property
+    def candidate(self) -> Candidate:
+        """What recall makes of it, made once: rows are kept from question to question."""
+        memory, vector = self.memory, self.vector
+        return Candidate(
+            memory_id=str(memory.memory_id),
+            conversation_id=memory.conversation_id,
+            seq=memory.seq,
+            speaker=memory.speaker,
+            role=memory.role,
+            text=memory.text,
+            time=memory.said_at,
+            vector=vector.vector if vector else None,
+            terms=self.terms,
+            metadata=memory.metadata,
+            kind=memory.kind,
+            version=memory.version,
+            token_vectors=vector.token_vectors if vector else None,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
     """What tells whether a row of a live memory, read before, is still as it was.
 
     ``version`` is its number and when it came to be: a database put back to an earlier day counts
-    the same numbers again. ``pending``: it was asked for because the index lacks it.
+    the same numbers again. ``pending``: it was asked for because the index lacks it. ``after``:
+    because it was said just after another.
     """
 
     memory_id: UUID
     version: tuple[int, datetime]
     indexed_version: int
     pending: bool
+    after: bool = False
 
 
 @dataclass(frozen=True, slots=True)

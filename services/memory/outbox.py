@@ -27,7 +27,7 @@ HEARTBEAT_S = 2.0
 POLL_S = 2.0
 """How often to look without being woken: jobs backed off fall due, and a wake-up may be lost."""
 
-GATHER_S = 0.15
+GATHER_S = 0.4
 """A wake-up waits so long for more: what a busy second stores is indexed in a few batches instead
 of one for each message, and until then recall finds it in the table."""
 
@@ -75,6 +75,7 @@ class OutboxRunner:
         self._limits = limits
         self._wake = asyncio.Event()
         self._looking = asyncio.Lock()
+        self._drained = False
 
     def wake(self) -> None:
         """Look for jobs now."""
@@ -93,22 +94,28 @@ class OutboxRunner:
             except AppError as error:
                 get_logger().warning("outbox_waits", reason=error.reason, error=error.message)
                 await asyncio.sleep(AWAY_PAUSE_S)
-                continue
+                self._drained = False  # handed back jobs are due now
             except Exception as error:
                 get_logger().error("outbox_failed", exc_info=error)
                 await asyncio.sleep(FAILED_PAUSE_S)
+                self._drained = False
 
     async def _found(self) -> Sequence[Job]:
         """Wait for due jobs; one loop looks for them while the others work or queue up here."""
         async with self._looking:
             while True:
+                if self._drained:
+                    await self._woken()
                 self._wake.clear()
                 jobs = await self._store.claim(self._limits.batch, LEASE_S)
+                self._drained = len(jobs) < self._limits.batch
                 if jobs:
                     return jobs
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), POLL_S)
-                    await asyncio.sleep(GATHER_S)
+
+    async def _woken(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), POLL_S)
+            await asyncio.sleep(GATHER_S)
 
     async def run_once(self) -> int:
         """Claim and run one batch; return how many jobs it had.

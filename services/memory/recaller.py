@@ -20,7 +20,6 @@ from services.memory.index import IndexHit, VectorIndex
 from services.memory.model import Memory, Owner, Remembered
 from services.memory.recall import (
     CANDIDATES_PER_SIGNAL,
-    Candidate,
     CorpusStats,
     MemoryFilter,
     Query,
@@ -130,7 +129,7 @@ class Recaller:
         query = replace(query, now=self._clock.now())
         query, model = await self._embed(query, question, degraded)
         rows = await self._candidates(owner, question, query, stats, model, waiting, degraded)
-        by_id = {str(row.memory.memory_id): row for row in rows}
+        by_id = {row.candidate.memory_id: row for row in rows}
         kept = {key: row for key, row in by_id.items() if key not in question.excluded}
         async with self._ranking:
             ranked = await asyncio.to_thread(_ranked, query, list(kept.values()), stats, question)
@@ -194,17 +193,12 @@ class Recaller:
     ) -> list[IndexHit]:
         """Search both halves at once; a half without anything to search with finds nothing."""
         ids = (owner.tenant_id, owner.user_id)
-        searches: list[Awaitable[list[IndexHit]]] = []
-        if query.vector is not None:
-            searches.append(
-                self._index.search_dense(*ids, query.vector, CANDIDATES_PER_SIGNAL, narrowed)
-            )
-        if weights:
-            sparse = query_vector(weights)
-            searches.append(
-                self._index.search_sparse(*ids, sparse, CANDIDATES_PER_SIGNAL, narrowed)
-            )
-        return [hit for found in await asyncio.gather(*searches) for hit in found]
+        sparse = query_vector(weights)
+        if query.vector is None:
+            return await self._index.search_sparse(*ids, sparse, CANDIDATES_PER_SIGNAL, narrowed)
+        return await self._index.search_both(
+            *ids, query.vector, sparse, CANDIDATES_PER_SIGNAL, narrowed
+        )
 
     async def _joined(
         self,
@@ -293,10 +287,10 @@ def _wrong(hits: Sequence[IndexHit], rows: Sequence[Remembered]) -> set[UUID]:
     A row that waits for the index anyway is not wrong: its job is queued, and it is scored from
     the table.
     """
-    known = {row.memory.memory_id: row for row in rows}
+    known = {row.candidate.memory_id: row for row in rows}
     wrong = set()
     for hit in hits:
-        row = known.get(UUID(hit.memory_id))
+        row = known.get(hit.memory_id)
         waits = row is not None and row.indexed_version != row.memory.version
         if not waits and (row is None or row.memory.version != hit.version):
             wrong.add(UUID(hit.memory_id))
@@ -308,28 +302,9 @@ def _ranked(
 ) -> list[Scored]:
     """Rank all rows and keep the best that the filter admits (neighbours only lend weight)."""
     weights = RecallWeights(recency=question.recency_weight, half_life=question.half_life)
-    scored = rank(query, [_candidate(row) for row in rows], stats, weights)
+    scored = rank(query, [row.candidate for row in rows], stats, weights)
     admitted = collapsed(s for s in scored if question.narrowed.admits(s.candidate))
     return [s for s, _ in zip(admitted, range(question.limit), strict=False)]
-
-
-def _candidate(row: Remembered) -> Candidate:
-    memory, vector = row.memory, row.vector
-    return Candidate(
-        memory_id=str(memory.memory_id),
-        conversation_id=memory.conversation_id,
-        seq=memory.seq,
-        speaker=memory.speaker,
-        role=memory.role,
-        text=memory.text,
-        time=memory.said_at,
-        vector=vector.vector if vector else None,
-        terms=row.terms,
-        metadata=memory.metadata,
-        kind=memory.kind,
-        version=memory.version,
-        token_vectors=vector.token_vectors if vector else None,
-    )
 
 
 def _around(memories: Sequence[Memory]) -> list[tuple[str, int]]:

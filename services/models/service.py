@@ -26,7 +26,9 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         """Streams a reply; cancelling the call stops the generation."""
         generation = generation_from(request)
         backend, card = self._catalogue.choose(generation)
-        async with aclosing(coalesced(backend.generate(generation, card))) as events:
+        source = backend.generate(generation, card)
+        # What writes token by token is worth gathering; a quotation comes whole.
+        async with aclosing(coalesced(source) if card.generative else source) as events:
             async for event in events:
                 yield response_from(event)
 

@@ -1,11 +1,12 @@
 """One deadline budget for one message: what each step may take so that the tier's promise holds.
 
-All times are seconds on the injected monotonic clock, counted from the start of the call.
+All times are seconds on the injected monotonic clock. The call's own are counted from its start;
+the tier's from when the turn runs, because one that waits for a place is told so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.routing.domain import Tier
 from services.runtime.clock import Clock
@@ -21,7 +22,9 @@ FINAL_RESERVE_S = 0.1
 # A target's limit is this many times its own p95, within the bounds below.
 P95_FACTOR = 3.0
 MIN_FIRST_TEXT_S = 0.2
-MIN_STALL_S = 1.0
+# A loaded engine that else streams fast pauses for a second or two (a batch of long prompts, a
+# preemption): starting over elsewhere would cost the user more than waiting for it.
+MIN_STALL_S = 3.0
 DEFAULT_STALL_S = 10.0
 MAX_STALL_S = 30.0
 # A call without a deadline gets this one.
@@ -30,23 +33,31 @@ DEFAULT_TOTAL_S = 60.0
 
 @dataclass(frozen=True)
 class Budget:
-    """When the parts of one turn must be done. `deadline_at` is the client's own deadline."""
+    """When the parts of one turn must be done.
+
+    `deadline_at` is the client's own deadline; `runs_from` is when the tier's time began.
+    """
 
     clock: Clock
     started_at: float
     deadline_at: float
     tier: Tier
+    runs_from: float
 
     @classmethod
     def start(cls, clock: Clock, tier: Tier, remaining_s: float | None) -> Budget:
         """Begin a budget now for a call that has `remaining_s` left (None: the default)."""
         now = clock.monotonic()
         total = DEFAULT_TOTAL_S if remaining_s is None else remaining_s
-        return cls(clock, now, now + max(0.0, total), tier)
+        return cls(clock, now, now + max(0.0, total), tier, now)
 
     def with_tier(self, tier: Tier) -> Budget:
         """Return the same budget under another tier."""
-        return Budget(self.clock, self.started_at, self.deadline_at, tier)
+        return replace(self, tier=tier)
+
+    def running(self) -> Budget:
+        """Return the same budget for a turn that runs from now on: the tier's time begins."""
+        return replace(self, runs_from=self.clock.monotonic())
 
     @property
     def stop_at(self) -> float:
@@ -67,7 +78,7 @@ class Budget:
 
     def first_text_remaining_s(self) -> float:
         """Return what is left until the tier's promise (or the call) ends; never negative."""
-        promise = self.started_at + FIRST_TEXT_S[self.tier]
+        promise = self.runs_from + FIRST_TEXT_S[self.tier]
         return max(0.0, min(promise, self.stop_at) - self.clock.monotonic())
 
     def memory_s(self, *, generative: bool) -> float:
@@ -78,7 +89,7 @@ class Budget:
         """
         limit = FIRST_TEXT_S[self.tier]
         share = limit * MEMORY_SHARE[self.tier] if generative else limit - LAST_RESORT_S
-        left = min(self.started_at + share, self.stop_at) - self.clock.monotonic()
+        left = min(self.runs_from + share, self.stop_at) - self.clock.monotonic()
         return max(0.0, left)
 
     def attempt_first_text_s(self, *, p95_s: float | None, more_targets: bool) -> float:

@@ -43,6 +43,11 @@ class Catalog:
             raise unavailable("models")
         return self._known
 
+    @property
+    def may_generate(self) -> bool:
+        """Whether some model may write by itself, as far as is known: it would read a prompt."""
+        return not self._known or any(model.generative for model in self._known)
+
     def _stale(self) -> bool:
         return self._heard_at is None or self._clock.monotonic() - self._heard_at >= FRESH_S
 

@@ -22,6 +22,12 @@ class RoutingSettings(ServiceSettings):
     )
     max_turns: int = Field(64, ge=1, description="turns that run at once")
     max_queued_turns: int = Field(128, ge=0, description="turns that may wait; more are refused")
+    min_starting_turns: int = Field(
+        4,
+        ge=1,
+        description="turns that may store and recall at once when memory is at its slowest; "
+        "up to max_turns while it answers in time",
+    )
     auth_endpoint: str = Field(
         local_address("auth", "public"),
         description="where SDKs reach auth: host:port[,host:port ...]",

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.routing.budget import Budget
+from services.routing.budget import FIRST_TEXT_S, Budget
 from services.routing.catalog import Catalog
 from services.routing.classify import classify, default_tier, recalls_by_keyword
 from services.routing.domain import (
@@ -36,17 +36,22 @@ from services.routing.generation import Generation, Reply
 from services.routing.persona import Persona, pick_persona
 from services.routing.ports import MemoryPort, ModelsPort
 from services.routing.prompting import Context, prepare
-from services.routing.remembering import STORE_S, MemoryLeg
+from services.routing.remembering import RECENT_MESSAGES, STORE_S, MemoryLeg
 from services.routing.streams import Background, Emit, TurnHandle, TurnKey, TurnTable
 from services.routing.targets import TargetBook
 from services.routing.toolcalls import unpack
 from services.routing.turn import check_supported, rerun_reason, usable_hits
+from services.runtime.adaptive import AdaptiveGate
 from services.runtime.clock import Clock
 from services.runtime.errors import AppError
 from services.runtime.limits import Gate
 
-# The first frame leaves within this time, known or not whether the turn is a replay.
-ACCEPT_WITHIN_S = 0.03
+# Memory answers in time within this: half of what it may take on the instant tier. Later means
+# that more turns store and recall at once than it can serve.
+MEMORY_IN_TIME_S = 0.15
+# How long a turn holds its place among those that store and recall, so that a memory that froze
+# does not hold up everybody; and how long it waits before it says what for.
+PLACE_S = 0.25
 # How long the end of a reply waits for a begin that is late, and for the commit.
 COMMIT_WAIT_S = 1.0
 # Kept free between the commit's wait and the client's deadline, for the final frame to arrive.
@@ -67,6 +72,7 @@ class Parts:
     background: Background
     gate: Gate
     max_turns: int
+    starting: AdaptiveGate
     clock: Clock
 
 
@@ -96,21 +102,35 @@ class Turn:
         self._shown: tuple[Recollection, ...] = ()
         self._accepted = False
 
+    def require_place(self) -> None:
+        """Raise OVERLOADED if there is no place, or none soon: before anything is done for it.
+
+        A wait as long as the tier's own time is worth it; a longer one is not.
+        """
+        self._parts.gate.require_room()
+        self._parts.starting.require(FIRST_TEXT_S[self._budget.tier])
+
     async def run(self, emit: Emit, handle: TurnHandle) -> None:
         """Run the turn; raises AppError if it cannot be answered."""
-        gate = self._parts.gate
-        if gate.running >= self._parts.max_turns:
+        gate, starting = self._parts.gate, self._parts.starting
+        # At once, unless it ran here before: then memory is asked first whether it is a replay.
+        if not self._parts.table.seen(self._key):
             await self._accept(emit, replayed=False)
-            await emit(Progress(Stage.QUEUED, position=gate.waiting))
+        if gate.running >= self._parts.max_turns or starting.expected_wait_s:
+            await self._accept(emit, replayed=False)
+            await emit(Progress(Stage.QUEUED, position=gate.waiting + starting.waiting))
         async with gate:
             await self._run(emit, handle)
 
     async def _run(self, emit: Emit, handle: TurnHandle) -> None:
-        self._start_memory()
-        if await self._finished(emit, await self._leg.begun(ACCEPT_WITHIN_S)):
+        async with self._parts.starting.place(MEMORY_IN_TIME_S):
+            self._budget = self._budget.running()
+            self._start_memory()
+            settled = await self._leg.settled(PLACE_S)
+        if await self._finished(emit, await self._leg.begun(0.0)):
             return
         await self._accept(emit, replayed=False)
-        if self._turn.recall:
+        if not settled:
             await emit(Progress(Stage.RECALLING))
         targets, away = await self._targets()
         begun = await self._leg.begun(self._memory_wait_s(targets))
@@ -127,6 +147,7 @@ class Turn:
             begin_s=self._budget.remaining_s(),
             recall_s=max(self._budget.memory_s(generative=False), 0.05),
             keyword_only=recalls_by_keyword(self._query_type),
+            recent_limit=RECENT_MESSAGES if self._parts.catalog.may_generate else 0,
         )
 
     def _memory_wait_s(self, targets: Sequence[Target]) -> float:
@@ -221,7 +242,8 @@ class Turn:
         await emit(self._decision)
         if shown:
             await emit(MemoriesUsed(shown))
-        await emit(Progress(Stage.GENERATING))
+        if target.model.generative:
+            await emit(Progress(Stage.GENERATING))
 
     async def _store_partial(self, begun: BegunTurn | None, reply: Reply) -> None:
         """Store what a cancelled turn had; runs on its own for at most `STORE_S`."""

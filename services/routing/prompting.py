@@ -11,7 +11,9 @@ from services.routing.domain import (
     GenerationRequest,
     Model,
     PastMessage,
+    PromptMessage,
     Recollection,
+    Role,
     Tier,
     TurnRequest,
 )
@@ -51,6 +53,8 @@ class Prepared:
 def prepare(context: Context, model: Model) -> Prepared:
     """Return the request for `model`: a full prompt for a language model, evidence for the rest."""
     turn = context.turn
+    if not model.generative:
+        return _evidence_only(context, model)
     prompt = _prompt(context, model)
     request = GenerationRequest(
         model=model.id,
@@ -58,12 +62,24 @@ def prepare(context: Context, model: Model) -> Prepared:
         sampling=turn.sampling,
         tools=turn.tools,
         json_schema=turn.json_schema,
-        evidence=() if model.generative else context.hits,
         user_name=user_name(turn, context.hits),
         assistant_name=context.persona.name,
     )
-    shown = prompt.memories if model.generative else context.hits[:SHOWN_EVIDENCE]
-    return Prepared(request, shown)
+    return Prepared(request, prompt.memories)
+
+
+def _evidence_only(context: Context, model: Model) -> Prepared:
+    """Return the request for a model that quotes: the message and what was recalled, no prompt."""
+    turn = context.turn
+    request = GenerationRequest(
+        model=model.id,
+        messages=(PromptMessage(Role.USER, turn.text),),
+        sampling=turn.sampling,
+        evidence=context.hits,
+        user_name=user_name(turn, context.hits),
+        assistant_name=context.persona.name,
+    )
+    return Prepared(request, context.hits[:SHOWN_EVIDENCE])
 
 
 def prompt_limit(model: Model, tier: Tier, max_tokens: int) -> int:
@@ -80,7 +96,7 @@ def _prompt(context: Context, model: Model) -> Prompt:
         message=turn.text,
         today=context.today,
         user_name=user_name(turn, context.hits),
-        memories=context.hits if model.generative else (),
+        memories=context.hits,
         recent=context.recent,
         tail=turn.tool_messages,
     )

@@ -82,18 +82,31 @@ class MemoryLeg:
         self._recall: asyncio.Task[Recalled] | None = None
         self._degraded: dict[str, None] = {}
 
-    def start(self, *, begin_s: float, recall_s: float, keyword_only: bool) -> None:
-        """Send the first calls, all at once; `begin_s` and `recall_s` are their deadlines."""
+    def start(
+        self, *, begin_s: float, recall_s: float, keyword_only: bool, recent_limit: int
+    ) -> None:
+        """Send the first calls, all at once; `begin_s` and `recall_s` are their deadlines.
+
+        `recent_limit` earlier messages of the conversation come along; 0 where nobody reads them.
+        """
         turn, memory = self._turn, self._memory
         if turn.store:
-            begin = memory.begin(turn, recent_limit=RECENT_MESSAGES)
+            begin = memory.begin(turn, recent_limit=recent_limit)
             self._begin = self._spawn(begin, max(begin_s, STORE_S))
-        else:
-            recent = memory.recent(turn.conversation_id, RECENT_MESSAGES)
+        elif recent_limit:
+            recent = memory.recent(turn.conversation_id, recent_limit)
             self._recent = self._spawn(recent, recall_s)
         if turn.recall:
             recall = memory.recall(turn, limit=RECALL_HITS, keyword_only=keyword_only)
             self._recall = self._spawn(recall, recall_s)
+
+    async def settled(self, timeout_s: float) -> bool:
+        """Wait for the first calls, at most so long; return whether all of them are answered."""
+        calls = {call for call in (self._begin, self._recent, self._recall) if call is not None}
+        if not calls:
+            return True
+        _, pending = await asyncio.wait(calls, timeout=timeout_s)
+        return not pending
 
     async def begun(self, timeout_s: float) -> BegunTurn | None:
         """Return the begun turn, or None if it is private, late or memory is away.

@@ -17,6 +17,7 @@ from services.routing.service import ChatServicer, MeshServicer, RoutingServicer
 from services.routing.streams import Background, TurnTable
 from services.routing.targets import TargetBook
 from services.routing.upstreams import GrpcMemory, GrpcModels
+from services.runtime.adaptive import AdaptiveGate
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.errors import AppError, Reason
 from services.runtime.limits import Gate
@@ -24,6 +25,8 @@ from services.runtime.security import open_security
 from services.runtime.server import Registration, Server
 
 NAME = "routing"
+# How many times the least number of starting turns a process begins with.
+FIRST_STARTING = 2
 
 
 def make_parts(
@@ -51,8 +54,17 @@ def make_parts(
         background=background,
         gate=Gate(settings.max_turns, settings.max_queued_turns, name="turns"),
         max_turns=settings.max_turns,
+        starting=_starting(settings, clock),
         clock=clock,
     )
+
+
+def _starting(settings: RoutingSettings, clock: Clock) -> AdaptiveGate:
+    """Return the gate of turns that store and recall, which begins near its lower bound."""
+    most = settings.max_turns
+    least = min(settings.min_starting_turns, most)
+    first = min(FIRST_STARTING * least, most)
+    return AdaptiveGate(least=least, first=first, most=most, name="turns", clock=clock)
 
 
 def registrations(parts: Parts, settings: RoutingSettings) -> list[Registration]:

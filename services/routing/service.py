@@ -55,6 +55,7 @@ class ChatServicer(chat_pb2_grpc.ChatServiceServicer):
             remaining_s=remaining_s(),
             trace_id=trace_id(),
         )
+        turn.require_place()
         sequence = FrameSequence()
         frames = self._parts.table.run(key, turn.run, detach=request.detach)
         async with aclosing(frames):

@@ -123,6 +123,10 @@ class TurnTable:
         """How many turns have a runner here."""
         return len(self._running)
 
+    def seen(self, key: TurnKey) -> bool:
+        """Whether the turn ran here not long ago: the call may be a replay."""
+        return self._epochs.get(key) is not None
+
     def claim(self, key: TurnKey, handle: TurnHandle, epoch: int) -> None:
         """Make `handle` the runner of `key`.
 

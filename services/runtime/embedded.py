@@ -68,6 +68,7 @@ _SETTINGS = {
     "timezone": "UTC",
     "max_parallel_workers_per_gather": "0",  # two cores are shared with the services
     "autovacuum_max_workers": "1",
+    "autovacuum_naptime": "5s",  # a first import outgrows what the planner knows within seconds
 }
 
 

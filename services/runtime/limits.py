@@ -37,7 +37,8 @@ class Gate:
         """How many callers wait now."""
         return self._waiting
 
-    async def __aenter__(self) -> Gate:
+    def require_room(self) -> None:
+        """Raise AppError OVERLOADED if one that comes now could neither run nor wait."""
         if self._slots.locked() and self._waiting >= self._queue_limit:
             raise AppError(
                 Reason.OVERLOADED,
@@ -45,6 +46,9 @@ class Gate:
                 metadata={"queue": self._name},
                 retry_after_s=self._retry_after_s,
             )
+
+    async def __aenter__(self) -> Gate:
+        self.require_room()
         self._waiting += 1
         try:
             await self._slots.acquire()

@@ -3,6 +3,8 @@
 First a closed loop finds the peak (finished chats a second) and the accepted p99 there; then an
 open loop sends `--factor` times as much. The excess should be refused within 50 ms with RetryInfo,
 those accepted should take at most twice as long as at the peak, and goodput stay above 90 % of it.
+A reply that had to leave something out (`degraded`) is no success: whole and degraded ones are
+told apart, and goodput is also given for whole ones alone.
 """
 
 from __future__ import annotations
@@ -57,13 +59,14 @@ async def _measure(mesh: RunningMesh, given: argparse.Namespace) -> None:
 async def _closed(
     chat: RawChat, users: Sequence[str], texts: Iterator[str], seconds: float
 ) -> list[Heard]:
-    """Every user chats without a pause for so long."""
+    """Every user chats without a pause for so long; who is refused comes again when told to."""
     ends = time.monotonic() + seconds
     heard: list[Heard] = []
 
     async def talk(user: str) -> None:
         while time.monotonic() < ends:
             heard.append(await chat.once(user, next(texts), CALL_S))
+            await asyncio.sleep(heard[-1].retry_after_s or 0.0)
 
     await asyncio.gather(*(talk(user) for user in users))
     return heard
@@ -86,18 +89,31 @@ def _accepted(heard: Sequence[Heard]) -> list[Heard]:
     return [one for one in heard if not one.error]
 
 
+def _whole(heard: Sequence[Heard]) -> list[Heard]:
+    return [one for one in _accepted(heard) if not one.degraded]
+
+
 def _show(peak: Sequence[Heard], over: Sequence[Heard], given: argparse.Namespace) -> None:
     rows = [_row("closed loop", peak, given.seconds)]
     rows.append(_row(f"{given.factor:g}x, open loop", over, given.seconds))
-    header = ["load", "sent/s", "finished/s", "accepted p50", "p95", "p99", "refused"]
+    header = ["load", "sent/s", "finished/s", "whole/s", "whole", "degraded"]
+    header += ["accepted p50", "p95", "p99", "refused"]
     table([*header, "refused within p50", "p95", "p99", "with RetryInfo", "other ends"], rows)
+    for name, heard in (("closed loop", peak), ("open loop", over)):
+        left_out = Counter(part for one in heard for part in one.degraded)
+        note(f"Left out, {name}: {dict(left_out) or 'nothing'}.")
     before, after = _accepted(peak), _accepted(over)
     if not (before and after):
         note("Nothing was accepted.")
         return
     slower = _p99(after) / _p99(before)
-    goodput = _goodput(over, given.seconds) / _goodput(peak, given.seconds)
-    note(f"Accepted p99 {slower:.2f}x of the closed loop's, goodput {goodput:.0%} of it.")
+    answered = _goodput(over, given.seconds) / _goodput(peak, given.seconds)
+    wholes = [_goodput(_whole(heard), given.seconds) for heard in (peak, over)]
+    whole = f"{wholes[1] / wholes[0]:.0%}" if wholes[0] else "none"
+    note(
+        f"Accepted p99 {slower:.2f}x of the closed loop's, goodput {answered:.0%} of it; "
+        f"of whole replies alone {whole}."
+    )
 
 
 def _row(name: str, heard: Sequence[Heard], seconds: float) -> list[object]:
@@ -108,6 +124,9 @@ def _row(name: str, heard: Sequence[Heard], seconds: float) -> list[object]:
         name,
         f"{len(heard) / seconds:.1f}",
         f"{_goodput(heard, seconds):.1f}",
+        f"{_goodput(_whole(heard), seconds):.1f}",
+        len(_whole(heard)),
+        len(_accepted(heard)) - len(_whole(heard)),
         *times_ms([one.total_s for one in _accepted(heard)]),
         len(refused),
         *times_ms([one.total_s for one in refused]),

@@ -36,14 +36,18 @@ class RawChat:
         )
         began = time.monotonic()
         first_frame = first_text = 0.0
+        degraded: tuple[str, ...] = ()
         metadata = (("authorization", f"Bearer {self._tokens[user]}"),)
         call = self._stub.Chat(request, timeout=timeout_s, metadata=metadata)
         try:
             async for frame in call:
                 passed = time.monotonic() - began
                 first_frame = first_frame or passed
-                if frame.WhichOneof("frame") == "text":
+                kind = frame.WhichOneof("frame")
+                if kind == "text":
                     first_text = first_text or passed
+                elif kind == "final":
+                    degraded = tuple(frame.final.degraded)
         except grpc.aio.AioRpcError as error:
             known = from_rpc_error(error)
             reason = known.reason or error.code().name
@@ -53,7 +57,7 @@ class RawChat:
                 error=reason,
                 retry_after_s=known.retry_after,
             )
-        return Heard(began, first_frame, first_text, time.monotonic() - began)
+        return Heard(began, first_frame, first_text, time.monotonic() - began, degraded)
 
 
 @asynccontextmanager

@@ -215,6 +215,21 @@ async def test_index_upsert_replaces_a_point_of_the_same_id_entirely(index: Vect
     assert await index.count("acme", "ann") == 1
 
 
+async def test_index_searches_both_ways_in_one_call_for_the_right_person(
+    index: VectorIndex,
+) -> None:
+    """Dense hits, then sparse ones, each with the whole limit and the same filter."""
+    other = replace(point(3), user_id="bob")
+    await index.upsert([replace(point(1), dense=None), point(2), other])
+    words, nothing = SparseVector((7,), (1.0,)), SparseVector((), ())
+    assert ids(await index.search_both("acme", "ann", direction(0), words, 10)) == [2, 2, 1]
+    assert ids(await index.search_both("acme", "ann", direction(0), nothing, 10)) == [2]
+    sad = MemoryFilter(metadata={"mood": "sad"})
+    assert await index.search_both("acme", "ann", direction(0), words, 10, sad) == []
+    with pytest.raises(ValueError, match="tenant"):
+        await index.search_both("", "ann", direction(0), words, 10)
+
+
 async def test_index_finds_a_point_without_a_dense_vector_by_its_words(index: VectorIndex) -> None:
     wordless = replace(point(2), sparse=SparseVector((), ()))
     await index.upsert([replace(point(1), dense=None), wordless])

@@ -115,6 +115,19 @@ class FakeIndex:
                 scores.append((score, point))
         return _hits(scores, limit)
 
+    async def search_both(
+        self,
+        tenant_id: str,
+        user_id: str,
+        vector: Sequence[float],
+        sparse: SparseVector,
+        limit: int,
+        filters: MemoryFilter = NO_FILTER,
+    ) -> list[IndexHit]:
+        """Both searches."""
+        dense = await self.search_dense(tenant_id, user_id, vector, limit, filters)
+        return dense + await self.search_sparse(tenant_id, user_id, sparse, limit, filters)
+
     async def scroll(
         self, tenant_id: str, user_id: str, after: str | None, limit: int
     ) -> list[IndexEntry]:

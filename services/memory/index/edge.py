@@ -71,8 +71,9 @@ class EdgeIndex:
     ) -> list[IndexHit]:
         """See :class:`VectorIndex`."""
         where = filter_to_proto(tenant_id, user_id, filters)
-        packed = np.asarray(vector, "<f4").tobytes()
-        return await self._search(pb.SearchRequest(filter=where, limit=limit, dense=packed))
+        return await self._search(
+            pb.SearchRequest(filter=where, limit=limit, dense=_packed(vector))
+        )
 
     async def search_sparse(
         self,
@@ -86,6 +87,20 @@ class EdgeIndex:
         where = filter_to_proto(tenant_id, user_id, filters)
         wanted = sparse_to_proto(sparse)
         return await self._search(pb.SearchRequest(filter=where, limit=limit, sparse=wanted))
+
+    async def search_both(
+        self,
+        tenant_id: str,
+        user_id: str,
+        vector: Sequence[float],
+        sparse: SparseVector,
+        limit: int,
+        filters: MemoryFilter = NO_FILTER,
+    ) -> list[IndexHit]:
+        """See :class:`VectorIndex`; one call to the worker."""
+        where = filter_to_proto(tenant_id, user_id, filters)
+        wanted = pb.BothVectors(dense=_packed(vector), sparse=sparse_to_proto(sparse))
+        return await self._search(pb.SearchRequest(filter=where, limit=limit, both=wanted))
 
     async def scroll(
         self, tenant_id: str, user_id: str, after: str | None, limit: int
@@ -124,3 +139,7 @@ class EdgeIndex:
                 return await call(stub)
         except grpc.aio.AioRpcError as error:
             raise index_failed(error) from error
+
+
+def _packed(vector: Sequence[float]) -> bytes:
+    return np.asarray(vector, "<f4").tobytes()

@@ -85,10 +85,25 @@ class IndexWorkerServicer(index_pb2_grpc.IndexWorkerServiceServicer):
         return pb.GetGenerationResponse(generation=self._shard.generation)
 
     def _search(self, request: pb.SearchRequest, where: Sequence[Condition]) -> list[IndexHit]:
-        if request.WhichOneof("query") == "dense":
-            vector = np.frombuffer(request.dense, "<f4").tolist()
-            return self._shard.search_dense(vector, where, request.limit)
-        return self._shard.search_sparse(sparse_from_proto(request.sparse), where, request.limit)
+        match request.WhichOneof("query"):
+            case "both":
+                both = request.both
+                return [
+                    *self._dense(both.dense, where, request.limit),
+                    *self._sparse(both.sparse, where, request.limit),
+                ]
+            case "dense":
+                return self._dense(request.dense, where, request.limit)
+            case _:
+                return self._sparse(request.sparse, where, request.limit)
+
+    def _dense(self, packed: bytes, where: Sequence[Condition], limit: int) -> list[IndexHit]:
+        return self._shard.search_dense(np.frombuffer(packed, "<f4").tolist(), where, limit)
+
+    def _sparse(
+        self, message: pb.SparseVector, where: Sequence[Condition], limit: int
+    ) -> list[IndexHit]:
+        return self._shard.search_sparse(sparse_from_proto(message), where, limit)
 
     async def _run(self, work: Callable[[], T]) -> T:
         with self._progress.request():

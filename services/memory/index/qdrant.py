@@ -7,6 +7,7 @@ over one user's points, and weighting the query works with all of them.
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -124,6 +125,22 @@ class QdrantIndex:
             return []
         hits = await self._search(_sparse(sparse), SPARSE, where, limit)
         return [hit for hit in hits if hit.score > 0]
+
+    async def search_both(
+        self,
+        tenant_id: str,
+        user_id: str,
+        vector: Sequence[float],
+        sparse: SparseVector,
+        limit: int,
+        filters: MemoryFilter = NO_FILTER,
+    ) -> list[IndexHit]:
+        """See :class:`VectorIndex`; two calls at once."""
+        found = await asyncio.gather(
+            self.search_dense(tenant_id, user_id, vector, limit, filters),
+            self.search_sparse(tenant_id, user_id, sparse, limit, filters),
+        )
+        return [hit for hits in found for hit in hits]
 
     async def scroll(
         self, tenant_id: str, user_id: str, after: str | None, limit: int

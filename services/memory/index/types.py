@@ -91,6 +91,17 @@ class VectorIndex(Protocol):
     ) -> list[IndexHit]:
         """Return the ``limit`` points with the highest dot product above 0, best first."""
 
+    async def search_both(
+        self,
+        tenant_id: str,
+        user_id: str,
+        vector: Sequence[float],
+        sparse: SparseVector,
+        limit: int,
+        filters: MemoryFilter = NO_FILTER,
+    ) -> list[IndexHit]:
+        """Return what :meth:`search_dense` finds, then what :meth:`search_sparse` finds."""
+
     async def scroll(
         self, tenant_id: str, user_id: str, after: str | None, limit: int
     ) -> list[IndexEntry]:

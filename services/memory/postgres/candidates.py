@@ -16,9 +16,10 @@ from uuid import UUID
 from services.memory.model import Head, Owner, Remembered
 from services.memory.postgres import searching
 from services.memory.recall import MemoryFilter
+from services.memory.recall.types import KEPT_PER_CHAR
 from services.runtime.postgres import Connection
 
-MAX_BYTES = 32 * 2**20
+MAX_BYTES = 64 * 2**20
 """About seven thousand rows: the candidates of some thirty people who talk at once."""
 
 LIFETIME_S = 300.0
@@ -27,7 +28,7 @@ LIFETIME_S = 300.0
 SWEEP_S = 30.0
 """How often to look for rows that nobody asks for any more."""
 
-_ROW_BYTES, _TERM_BYTES = 1_500, 100
+_ROW_BYTES, _TERM_BYTES = 2_500, 100
 """What a row and each of its terms take as objects, about."""
 
 
@@ -59,21 +60,26 @@ class RowCache:
     def get(self, owner: Owner, model: str, head: Head) -> Remembered | None:
         """Return the kept row that ``head`` tells of, if it is kept in that very version."""
         shelf = self._shelves.get((owner.tenant_id, owner.user_id, model))
-        row = shelf.rows.get(head.memory_id) if shelf else None
+        if shelf is None:
+            return None
+        row = shelf.rows.get(head.memory_id)
         if row is None or (row.memory.version, row.memory.updated_at) != head.version:
             return None
+        if model and row.vector is None and head.indexed_version == row.memory.version:
+            return None  # the vector came without a new version
         if row.indexed_version == head.indexed_version:
             return row
-        return replace(row, indexed_version=head.indexed_version)
+        now = replace(row, indexed_version=head.indexed_version)
+        shelf.rows[head.memory_id] = now
+        return now
 
     def keep(self, owner: Owner, model: str, rows: Iterable[Remembered]) -> None:
-        """Keep rows whose vector under ``model`` is there; another's will come without a notice."""
+        """Keep rows; one without its vector under ``model`` counts until the index has it."""
         shelf = self._shelves.setdefault(
             (owner.tenant_id, owner.user_id, model), _Shelf(self._monotonic())
         )
         for row in rows:
-            if row.vector is not None or not model:
-                self._put(shelf, row)
+            self._put(shelf, row)
         self.shrink()
 
     def forget(self, owner: Owner) -> None:
@@ -103,8 +109,10 @@ class RowCache:
 
 def _size(row: Remembered) -> int:
     vector = row.vector
-    packed = len(vector.vector) + len(vector.token_vectors or b"") if vector else 0
-    return _ROW_BYTES + _TERM_BYTES * len(row.terms) + len(row.memory.text) + packed
+    # The vector's fp16 is kept a second time as float32.
+    packed = 3 * len(vector.vector) + len(vector.token_vectors or b"") if vector else 0
+    text = (1 + KEPT_PER_CHAR) * len(row.memory.text)
+    return _ROW_BYTES + _TERM_BYTES * len(row.terms) + text + packed
 
 
 async def read(
@@ -119,13 +127,12 @@ async def read(
     """Return the live rows of ``memory_ids``, the pending rows, and the turns after both."""
     heads = await searching.heads(conn, owner, memory_ids, narrowed, pending_limit)
     rows = await _rows(conn, kept, owner, model, heads)
-    named = {head.memory_id for head in heads if not head.pending}
     waiting = {head.memory_id for head in heads if head.pending}
-    after_heads = await searching.heads_at(conn, owner, _places_after(rows.values()))
-    after = await _rows(conn, kept, owner, model, after_heads)
+    named = {head.memory_id for head in heads if not head.pending and not head.after}
     found = [row for memory_id, row in rows.items() if memory_id in named]
     pending = [row for memory_id, row in rows.items() if memory_id in waiting]
-    return found, pending, list(after.values())
+    others = rows.keys() - named - waiting
+    return found, pending, [row for memory_id, row in rows.items() if memory_id in others]
 
 
 async def _rows(
@@ -145,15 +152,3 @@ async def _rows(
         kept.keep(owner, model, fresh)
         rows |= {row.memory.memory_id: row for row in fresh}
     return rows
-
-
-def _places_after(rows: Iterable[Remembered]) -> list[tuple[str, int]]:
-    """Return the places just after ``rows`` that none of them takes."""
-    taken = {(row.memory.conversation_id, row.memory.seq) for row in rows}
-    return sorted(
-        (conversation_id, seq + 1)
-        for conversation_id, seq in taken
-        if conversation_id is not None
-        and seq is not None
-        and (conversation_id, seq + 1) not in taken
-    )

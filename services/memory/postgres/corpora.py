@@ -10,23 +10,21 @@ from services.memory.corpus import CorpusDelta
 from services.memory.model import CorpusNumbers, Owner
 from services.runtime.postgres import Connection
 
-_ADD_TERMS = """
+# Each part reads the one before it, so that all writers lock in one order: the corpus, which keeps
+# other writes of this person out, then what it holds.
+_ADD = """
+WITH corpus AS (
+  INSERT INTO memory.corpora AS c (tenant_id, user_id, documents) VALUES ($1, $2, $3)
+  ON CONFLICT (tenant_id, user_id)
+  DO UPDATE SET documents = greatest(0, c.documents + excluded.documents) RETURNING true),
+spoken AS (
+  INSERT INTO memory.speakers AS s (tenant_id, user_id, speaker, memories)
+  SELECT $1, $2, x.name, x.change FROM corpus, unnest($4::text[], $5::bigint[]) AS x(name, change)
+  ON CONFLICT (tenant_id, user_id, speaker)
+  DO UPDATE SET memories = greatest(0, s.memories + excluded.memories))
 INSERT INTO memory.terms AS t (tenant_id, user_id, term, df)
-SELECT $1, $2, x.term, x.change FROM unnest($3::text[], $4::bigint[]) AS x(term, change)
-ORDER BY x.term COLLATE "C"
+SELECT $1, $2, x.term, x.change FROM corpus, unnest($6::text[], $7::bigint[]) AS x(term, change)
 ON CONFLICT (tenant_id, user_id, term) DO UPDATE SET df = greatest(0, t.df + excluded.df)"""
-
-_ADD_SPEAKERS = """
-INSERT INTO memory.speakers AS s (tenant_id, user_id, speaker, memories)
-SELECT $1, $2, x.name, x.change FROM unnest($3::text[], $4::bigint[]) AS x(name, change)
-ORDER BY x.name COLLATE "C"
-ON CONFLICT (tenant_id, user_id, speaker)
-DO UPDATE SET memories = greatest(0, s.memories + excluded.memories)"""
-
-_ADD_DOCUMENTS = """
-INSERT INTO memory.corpora AS c (tenant_id, user_id, documents) VALUES ($1, $2, $3)
-ON CONFLICT (tenant_id, user_id)
-DO UPDATE SET documents = greatest(0, c.documents + excluded.documents)"""
 
 _NUMBERS = """
 SELECT
@@ -42,13 +40,11 @@ MAX_SPEAKERS = 256
 
 
 async def apply(conn: Connection, owner: Owner, delta: CorpusDelta) -> None:
-    """Add a write's changes up; terms first, in order, then speakers, then the total."""
-    ids = (owner.tenant_id, owner.user_id)
-    if delta.terms:
-        await conn.execute(_ADD_TERMS, *ids, *delta.sorted_terms())
-    if delta.speakers:
-        await conn.execute(_ADD_SPEAKERS, *ids, *delta.sorted_speakers())
-    await conn.execute(_ADD_DOCUMENTS, *ids, delta.documents)
+    """Add a write's changes up."""
+    await conn.execute(
+        _ADD, owner.tenant_id, owner.user_id, delta.documents,
+        *delta.sorted_speakers(), *delta.sorted_terms(),
+    )  # fmt: skip
 
 
 async def numbers(conn: Connection, owner: Owner, terms: Sequence[str]) -> CorpusNumbers:

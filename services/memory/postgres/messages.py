@@ -39,22 +39,27 @@ ORDER BY created_at DESC, conversation_id DESC LIMIT $6"""
 _RESERVE = """
 INSERT INTO memory.conversations AS c (tenant_id, user_id, conversation_id, created_at,
   updated_at, last_seq, message_count)
-VALUES ($1, $2, $3, $4, $4, $5, $5)
+VALUES ($1, $2, $3, {now}, {now}, {count}, {count})
 ON CONFLICT (tenant_id, user_id, conversation_id) DO UPDATE SET
   last_seq = c.last_seq + excluded.last_seq,
   message_count = c.message_count + excluded.message_count,
   updated_at = excluded.updated_at, deleted_at = NULL, deleted_messages = 0
 RETURNING last_seq"""
+_RESERVE_MANY = _RESERVE.format(now="$4", count="$5")
+_RESERVE_ONE = _RESERVE.format(now="$9", count="1")
 _STORED_BEFORE = """
 SELECT request_id, message_id, body_sha256, CASE WHEN body_sha256 IS NULL THEN text END AS text
 FROM memory.messages
 WHERE tenant_id = $1 AND user_id = $2 AND request_id = ANY($3::text[])"""
 _INSERT = """
-INSERT INTO memory.messages (tenant_id, user_id, conversation_id, seq, message_id, request_id,
+INSERT INTO memory.messages (tenant_id, user_id, conversation_id, message_id, request_id,
   role, speaker, text, said_at, metadata, in_reply_to, parent_message_id, finish_reason, model,
-  body_sha256)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)"""
-_INSERT_ONE = f"{_INSERT} RETURNING {rows.MESSAGE_COLUMNS}"
+  body_sha256, seq)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, {seq})"""
+_INSERT_AT = _INSERT.format(seq="$16")
+_INSERT_NEXT = f"""
+WITH place AS ({_RESERVE_ONE})
+{_INSERT.format(seq="(SELECT last_seq FROM place)")} RETURNING {rows.MESSAGE_COLUMNS}"""
 _GET_MESSAGE = f"""
 SELECT {rows.MESSAGE_COLUMNS} FROM memory.messages
 WHERE tenant_id = $1 AND user_id = $2 AND message_id = $3"""
@@ -80,8 +85,8 @@ SELECT {rows.MESSAGE_COLUMNS} FROM chain ORDER BY seq DESC"""
 _TEXTS_AT = """
 SELECT a.conversation_id, a.seq, m.text
 FROM unnest($3::text[], $4::bigint[]) AS a(conversation_id, seq)
-JOIN memory.messages m ON m.tenant_id = $1 AND m.user_id = $2
-  AND m.conversation_id = a.conversation_id AND m.seq = a.seq"""
+CROSS JOIN LATERAL (SELECT t.text FROM memory.messages t WHERE t.tenant_id = $1
+  AND t.user_id = $2 AND t.conversation_id = a.conversation_id AND t.seq = a.seq LIMIT 1) m"""
 _LAST_SEQ = 2**62
 """Above every sequence number."""
 
@@ -144,7 +149,7 @@ async def reserve_numbers(
 ) -> int:
     """Lock the conversation (made on first use), take ``count`` numbers, return the last one."""
     last = await conn.fetchval(
-        _RESERVE, owner.tenant_id, owner.user_id, conversation_id, now, count
+        _RESERVE_MANY, owner.tenant_id, owner.user_id, conversation_id, now, count
     )
     return int(last)
 
@@ -169,25 +174,25 @@ async def insert(
 ) -> None:
     """Store messages under consecutive numbers from ``first_seq``."""
     await conn.executemany(
-        _INSERT,
+        _INSERT_AT,
         [
-            _columns(owner, conversation_id, seq, message)
+            (*_columns(owner, conversation_id, message), seq)
             for seq, message in enumerate(messages, first_seq)
         ],
     )
 
 
-async def insert_one(
-    conn: Connection, owner: Owner, conversation_id: str, seq: int, new: NewMessage
+async def insert_next(
+    conn: Connection, owner: Owner, conversation_id: str, new: NewMessage
 ) -> Message:
-    """Store a message under number ``seq`` and return it."""
-    row: Any = await conn.fetchrow(_INSERT_ONE, *_columns(owner, conversation_id, seq, new))
+    """Store a message under the next number (the conversation is made on first use)."""
+    row: Any = await conn.fetchrow(_INSERT_NEXT, *_columns(owner, conversation_id, new))
     return rows.message(row)
 
 
-def _columns(owner: Owner, conversation_id: str, seq: int, m: NewMessage) -> tuple[object, ...]:
+def _columns(owner: Owner, conversation_id: str, m: NewMessage) -> tuple[object, ...]:
     return (
-        owner.tenant_id, owner.user_id, conversation_id, seq, m.message_id, m.request_id,
+        owner.tenant_id, owner.user_id, conversation_id, m.message_id, m.request_id,
         m.role, m.speaker, m.text, m.said_at, rows.to_json(m.metadata), m.in_reply_to,
         m.parent_message_id, m.finish_reason, m.model, m.body_sha256,
     )  # fmt: skip

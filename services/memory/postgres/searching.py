@@ -14,29 +14,34 @@ from services.memory.recall import MemoryFilter
 from services.runtime.postgres import Connection
 
 _LIVE = "m.tenant_id = $1 AND m.user_id = $2 AND m.forgotten_at IS NULL"
-# Lateral, so that each row's vector is looked up: planned as a join without statistics, hundreds of
-# rows were compared with hundreds of vectors.
+# Looked up one by one, each by the primary key: from a table that grew since it was last analysed,
+# Postgres takes a person's rows for one, and then any index that begins with the person will do; it
+# read all of them for each id. Only the primary key gives the order asked for here.
+_MEMORY = """
+CROSS JOIN LATERAL (SELECT * FROM memory.memories r WHERE r.tenant_id = $1 AND r.user_id = $2
+  AND r.memory_id BETWEEN {id} AND {id} ORDER BY r.memory_id LIMIT 1) m"""
 _VECTOR = """
 LEFT JOIN LATERAL (SELECT * FROM memory.memory_vectors v WHERE v.tenant_id = $1
   AND v.user_id = $2 AND v.memory_id = m.memory_id AND v.model = $3 LIMIT 1) v ON true"""
 _BY_ID = f"""
-SELECT {rows.REMEMBERED_COLUMNS} FROM memory.memories m {_VECTOR}
-WHERE {_LIVE} AND m.memory_id = ANY($4::uuid[])"""
-_HEAD_COLUMNS = "m.memory_id, m.version, m.updated_at, m.indexed_version"
+SELECT {rows.REMEMBERED_COLUMNS} FROM (SELECT DISTINCT unnest($4::uuid[]) AS id) a
+{_MEMORY.format(id="a.id")} {_VECTOR} WHERE m.forgotten_at IS NULL"""
+_HEAD = "m.memory_id, m.version, m.updated_at, m.indexed_version"
+_PLACED_HEAD = f"{_HEAD}, m.conversation_id, m.seq"
 _HEADS = f"""
-SELECT {_HEAD_COLUMNS}, false AS pending FROM memory.memories m
-WHERE {_LIVE} AND m.memory_id = ANY($3::uuid[])
-UNION ALL (SELECT {_HEAD_COLUMNS}, true FROM memory.memories m
+WITH named AS (SELECT {_PLACED_HEAD} FROM (SELECT DISTINCT unnest($3::uuid[]) AS id) a
+  {_MEMORY.format(id="a.id")} WHERE m.forgotten_at IS NULL),
+waiting AS (SELECT {_PLACED_HEAD} FROM memory.memories m
   WHERE {_LIVE} AND m.indexed_version <> m.version{{conditions}}
-  ORDER BY m.said_at DESC LIMIT {{limit}})"""
-# By way of the messages, whose places are unique and whose ids their memories have: of memories'
-# own indexes the planner may take one that reads all rows of the person for each place.
-_HEADS_AT = f"""
-SELECT {_HEAD_COLUMNS}, false AS pending
-FROM unnest($3::text[], $4::bigint[]) AS a(conversation_id, seq)
-JOIN memory.messages t ON t.tenant_id = $1 AND t.user_id = $2
-  AND t.conversation_id = a.conversation_id AND t.seq = a.seq
-JOIN memory.memories m ON m.memory_id = t.message_id AND {_LIVE}"""
+  ORDER BY m.said_at DESC LIMIT {{limit}}),
+places AS (SELECT conversation_id, seq + 1 AS seq FROM named
+  UNION SELECT conversation_id, seq + 1 FROM waiting)
+SELECT {_HEAD}, false AS pending, false AS after FROM named m
+UNION ALL SELECT {_HEAD}, true, false FROM waiting m
+UNION ALL SELECT {_HEAD}, false, true FROM places p
+CROSS JOIN LATERAL (SELECT * FROM memory.memories m WHERE {_LIVE}
+  AND m.conversation_id BETWEEN p.conversation_id AND p.conversation_id
+  AND m.seq BETWEEN p.seq AND p.seq ORDER BY m.conversation_id, m.seq LIMIT 1) m"""
 _PENDING_IDS = f"""
 SELECT m.memory_id FROM memory.memories m WHERE {_LIVE} AND m.indexed_version <> m.version"""
 _KEYWORD = """
@@ -70,9 +75,10 @@ async def heads(
     narrowed: MemoryFilter,
     pending_limit: int,
 ) -> list[Head]:
-    """Return the heads of the live memories of ``memory_ids``, and of the newest pending ones.
+    """Return the heads of live ``memory_ids``, of the newest pending ones, of the turns after both.
 
-    Pending are those that the index does not hold in their version; one may be among both.
+    Pending are those that the index does not hold in their version. One memory may come in each
+    of the three ways.
     """
     conditions, values = filter_sql(narrowed, first=4)
     found = await conn.fetch(
@@ -82,20 +88,9 @@ async def heads(
     return [_head(row) for row in found]
 
 
-async def heads_at(conn: Connection, owner: Owner, places: Sequence[tuple[str, int]]) -> list[Head]:
-    """Return the heads of the live memories at (conversation, number) places."""
-    if not places:
-        return []
-    conversations, numbers = zip(*places, strict=True)
-    found = await conn.fetch(
-        _HEADS_AT, owner.tenant_id, owner.user_id, list(conversations), list(numbers)
-    )
-    return [_head(row) for row in found]
-
-
 def _head(row: Any) -> Head:
-    memory_id, version, updated_at, indexed_version, pending = row
-    return Head(memory_id, (version, updated_at), indexed_version, pending)
+    memory_id, version, updated_at, indexed_version, pending, after = row
+    return Head(memory_id, (version, updated_at), indexed_version, pending, after)
 
 
 async def pending_ids(

@@ -122,10 +122,9 @@ async def _check_parent(conn: Connection, owner: Owner, new: BeginTurn) -> None:
 
 
 async def _store(conn: Connection, owner: Owner, conversation_id: str, new: NewMessage) -> Message:
-    seq = await messages.reserve_numbers(conn, owner, conversation_id, 1, new.said_at)
-    message = await messages.insert_one(conn, owner, conversation_id, seq, new)
+    message = await messages.insert_next(conn, owner, conversation_id, new)
     if new.text:
-        await memories.insert(conn, owner, [episode(new, conversation_id, seq)])
+        await memories.insert(conn, owner, [episode(new, conversation_id, message.seq)])
     return message
 
 

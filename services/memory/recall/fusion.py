@@ -20,6 +20,7 @@ from services.memory.recall.types import (
     CorpusStats,
     Query,
     RecallWeights,
+    once_each,
 )
 
 Scores = NDArray[np.float64]
@@ -75,9 +76,15 @@ def _cosines(query: Query, candidates: Sequence[Candidate]) -> Scores:
     wanted = np.asarray(query.vector, np.float32)
     known = [i for i, c in enumerate(candidates) if len(c.vector or b"") == 2 * wanted.size]
     if known:
-        rows = np.frombuffer(b"".join(candidates[i].vector or b"" for i in known), "<f2")
-        scores[known] = rows.reshape(len(known), -1).astype(np.float32) @ wanted
+        rows = np.frombuffer(b"".join(_widened(candidates[i]) for i in known), np.float32)
+        scores[known] = rows.reshape(len(known), -1) @ wanted
     return scores
+
+
+@once_each
+def _widened(candidate: Candidate) -> bytes:
+    """Return the vector as float32: numpy takes long over fp16."""
+    return np.frombuffer(candidate.vector or b"", "<f2").astype(np.float32).tobytes()
 
 
 def _max_sims(query: Query, candidates: Sequence[Candidate]) -> Scores:
@@ -88,14 +95,14 @@ def _max_sims(query: Query, candidates: Sequence[Candidate]) -> Scores:
         return scores
     starts = np.cumsum([0] + [len(rows) // TOKEN_DIMENSIONS for _, rows in packed[:-1]])
     rows = _token_rows(b"".join(rows for _, rows in packed))
-    likeness = _token_rows(query.token_vectors) @ rows.T
+    likeness = (_token_rows(query.token_vectors) / np.float32(127 * 127)) @ rows.T
     scores[[i for i, _ in packed]] = np.maximum.reduceat(likeness, starts, axis=1).mean(axis=0)
     return scores
 
 
 def _token_rows(packed: bytes) -> NDArray[np.float32]:
     rows = np.frombuffer(packed, np.int8).reshape(-1, TOKEN_DIMENSIONS)
-    return rows.astype(np.float32) / np.float32(127)
+    return rows.astype(np.float32)
 
 
 def _spoken_by(asked: Asked | None, candidates: Sequence[Candidate]) -> Scores:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.memory.recall.fusion import Scores
-from services.memory.recall.types import Candidate, RecallWeights
+from services.memory.recall.types import Candidate, RecallWeights, once_each
 
 QUESTION_MARKS = "?\uff1f\u061f"
 """Latin, full-width and Arabic."""
@@ -22,6 +22,11 @@ QUESTION_MARKS = "?\uff1f\u061f"
 def asks(text: str) -> bool:
     """Return whether a turn asks something."""
     return any(mark in text for mark in QUESTION_MARKS)
+
+
+@once_each
+def _asks(candidate: Candidate) -> bool:
+    return asks(candidate.text)
 
 
 def neighbour_bonus(
@@ -34,7 +39,7 @@ def neighbour_bonus(
     turn i itself asks. Only turns of the same conversation count, and only candidates: all others
     have f = 0. A note without a conversation is its own best neighbour.
     """
-    questions = np.array([asks(candidate.text) for candidate in candidates], bool)
+    questions = np.array([_asks(candidate) for candidate in candidates], bool)
     bonus = np.where(questions, -weights.question, 0.0)
     for members in _conversations(candidates):
         seqs = np.array([candidates[i].seq or 0 for i in members], np.int64)
@@ -66,5 +71,6 @@ def _along(
 def _nearby_best(seqs: NDArray[np.int64], fused: Scores, window: int) -> Scores:
     starts = np.searchsorted(seqs, seqs - window, side="left")
     ends = np.searchsorted(seqs, seqs + window, side="right")
-    spans = zip(starts, ends, strict=True)
-    return np.array([fused[start:end].max() for start, end in spans], np.float64)
+    # Every second one is the maximum between a start and its end; an end may lie behind the last.
+    bounds = np.stack([starts, ends], axis=1).ravel()
+    return np.asarray(np.maximum.reduceat(np.append(fused, -np.inf), bounds)[::2])

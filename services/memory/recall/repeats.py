@@ -6,13 +6,14 @@ stored. Unless they are seen through, ten such pairs fill the answer and the fac
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from services.memory.recall.neighbours import asks
 from services.memory.recall.query import prepare_query
 from services.memory.recall.text import MONTHS, terms, words
-from services.memory.recall.types import Candidate, Query, Scored
+from services.memory.recall.types import Candidate, Query, Scored, once_each
 
 SAME_QUESTION = 0.75
 """Jaccard share of common terms from which two questions ask the same."""
@@ -110,10 +111,19 @@ def _without_quotations(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
     quoting = {c.memory_id: said for c in candidates if (said := _only_quotes(c))}
     if not quoting:
         return iter(candidates)
-    sources = "\n".join(_plain(c.text) for c in candidates if c.memory_id not in quoting)
-    return (c for c in candidates if not _all_in(quoting.get(c.memory_id, ()), sources))
+    sources = "\n".join(_said(c) for c in candidates if c.memory_id not in quoting)
+    # The same is quoted again and again, and looked for once.
+    found = {part: part in sources for part in set(itertools.chain(*quoting.values()))}
+    echoes = {who for who, said in quoting.items() if all(found[part] for part in said)}
+    return (c for c in candidates if c.memory_id not in echoes)
 
 
+@once_each
+def _said(candidate: Candidate) -> str:
+    return _plain(candidate.text)
+
+
+@once_each
 def _only_quotes(candidate: Candidate) -> list[str]:
     """Return the passages that a turn of the companion quotes, if it does little else."""
     if candidate.role != "assistant":
@@ -131,10 +141,6 @@ def _undated_terms(text: str) -> int:
     return sum(not term.isdigit() and term not in _MONTH_TERMS for term in terms(text))
 
 
-def _all_in(passages: Sequence[str], sources: str) -> bool:
-    return bool(passages) and all(passage in sources for passage in passages)
-
-
 def _plain(text: str) -> str:
     """Return the words of ``text`` with a bar around each sentence, so that whole ones are found.
 
@@ -145,6 +151,7 @@ def _plain(text: str) -> str:
     return f"|{said}" if text.rstrip().endswith(_CUT_SHORT) else f"|{said}|"
 
 
+@once_each
 def _sameness(candidate: Candidate) -> tuple[object, ...]:
     said = " ".join(words(candidate.text)) or candidate.text.strip()
     event = candidate.role == "user" and not asks(candidate.text)

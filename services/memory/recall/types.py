@@ -6,16 +6,22 @@ them, and become arrays only inside the scoring functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from functools import wraps
+from typing import Literal, TypeVar
+
+T = TypeVar("T")
 
 Role = Literal["user", "assistant"]
 Kind = Literal["episodic", "fact", "preference", "summary"]
 
 TOKEN_DIMENSIONS = 64
 """Dimensions of a token vector: 2 KB for a turn of thirty tokens, as good as the full 384."""
+
+KEPT_PER_CHAR = 3
+"""Bytes that are kept with a candidate for each character of its text, about."""
 
 DAYS_30 = timedelta(days=30)
 
@@ -28,9 +34,11 @@ class SparseVector:
     values: tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Candidate:
     """One live memory that may answer the query.
+
+    Without slots: what :func:`once_each` makes of one is kept with it.
 
     Attributes:
         memory_id: The memory's uuid as text.
@@ -62,6 +70,23 @@ class Candidate:
     kind: Kind = "episodic"
     version: int = 1
     token_vectors: bytes | None = None
+
+
+def once_each(make: Callable[[Candidate], T]) -> Callable[[Candidate], T]:
+    """Let ``make`` work once for each candidate: most are candidates of the next question too.
+
+    What it makes lives as long as the candidate, and counts as :data:`KEPT_PER_CHAR` says.
+    """
+    name = f"{make.__module__}.{make.__qualname__}"
+
+    @wraps(make)
+    def made_before(candidate: Candidate) -> T:
+        kept = candidate.__dict__
+        if name not in kept:
+            kept[name] = make(candidate)
+        return kept[name]  # type: ignore[no-any-return]
+
+    return made_before
 
 
 @dataclass(frozen=True, slots=True)

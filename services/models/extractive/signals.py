@@ -79,7 +79,10 @@ def measure(query: Query) -> Signals:
     """Scores every turn of the query against its question."""
     cast = Cast.of(query)
     asked = core(query.text)
-    documents = [words(f"{say_day(turn.day)} {turn.text}") for turn in query.turns]
+    own = [words(turn.text) for turn in query.turns]
+    documents = [
+        words(say_day(turn.day)) + said for turn, said in zip(query.turns, own, strict=True)
+    ]
     weights = WordWeights(documents, total=ASSUMED_HISTORY_TURNS)
     asked_words = frozenset(words(without_names(asked, _names(query))))
     late = _LateInteraction(query)
@@ -87,8 +90,8 @@ def measure(query: Query) -> Signals:
     named = cast.asked_about()
     aim = _Aim(asked, asked_words, named, weights)
     scored = tuple(
-        _score(turn, cast, weights.share(asked_words, document), late, fused, aim)
-        for turn, document in zip(query.turns, documents, strict=True)
+        _score(turn, said, cast, weights.share(asked_words, document), late, fused, aim)
+        for turn, said, document in zip(query.turns, own, documents, strict=True)
     )
     return Signals(asked, asked_words, named, weights, scored)
 
@@ -128,6 +131,7 @@ def _names(query: Query) -> set[str]:
 
 def _score(
     turn: Turn,
+    said: Sequence[str],
     cast: Cast,
     coverage: float,
     late: _LateInteraction,
@@ -142,7 +146,7 @@ def _score(
         turn=turn,
         speaker=speaker,
         subject=cast.subject(turn),
-        own_words=frozenset(words(turn.text)),
+        own_words=frozenset(said),
         previous_words=frozenset(words(turn.previous_text)),
         coverage=coverage,
         max_sim=max_sim,
@@ -160,6 +164,7 @@ class _LateInteraction:
         self._asked = query.grids.get(embedded_question(query))
         texts = [grid for turn in query.turns if (grid := query.grids.get(turn.text))]
         self._weights = _token_weights(self._asked, texts)
+        self._total = self._weights.sum()
 
     def of(self, text: str) -> tuple[float | None, tuple[float, ...]]:
         """Returns the scores of the text and of its sentences; None and 0s without vectors."""
@@ -168,14 +173,16 @@ class _LateInteraction:
         if self._asked is None or grid is None or not len(self._asked.ids) or not len(grid.ids):
             return None, (0.0,) * len(parts)
         cosines = self._asked.vectors @ grid.vectors.T
-        return self._mean(cosines), tuple(
-            self._mean(cosines[:, rows]) for rows in _rows_of(text, parts, grid)
+        whole = self._mean(cosines)
+        return whole, tuple(
+            whole if len(rows) == len(grid.ids) else self._mean(cosines[:, rows])
+            for rows in _rows_of(text, parts, grid)
         )
 
     def _mean(self, cosines: npt.NDArray[np.float32]) -> float:
         if not cosines.shape[1]:
             return 0.0
-        return float((self._weights * cosines.max(axis=1)).sum() / self._weights.sum())
+        return float((self._weights * cosines.max(axis=1)).sum() / self._total)
 
 
 def _token_weights(asked: TokenGrid | None, texts: Sequence[TokenGrid]) -> Floats:

@@ -250,9 +250,7 @@ async def test_a_reply_that_nobody_waits_for_stops_the_model_and_keeps_the_text_
 
 
 async def has_partial(user: Client) -> bool:
-    return any(
-        role == "assistant" and text.startswith("Once") for role, text in await stored(user)
-    )
+    return any(role == "assistant" and text.startswith("Once") for role, text in await stored(user))
 
 
 async def test_a_client_that_dies_stops_the_model_and_the_text_so_far_is_kept(

@@ -84,3 +84,28 @@ async def test_a_full_batch_is_followed_by_the_next_without_a_pause() -> None:
     with suppress(asyncio.CancelledError):
         await running
     assert most == 2
+
+
+async def test_what_is_stored_while_a_batch_runs_is_gathered_too() -> None:
+    """Under load, a batch that was not full is not followed by one of the few that came since."""
+    queue, batches = Queue(), []
+    runner: OutboxRunner
+
+    async def work(jobs: Sequence[Job]) -> None:
+        batches.append(len(jobs))
+        if len(batches) == 1:
+            for _ in range(5):
+                queue.due.append(_job())
+                runner.wake()
+                await asyncio.sleep(0.01)
+
+    queue.due = [_job()]
+    runner = OutboxRunner(queue, work, OutboxLimits(concurrent=2))  # type: ignore[arg-type]
+    running = asyncio.create_task(runner.run())
+    async with asyncio.timeout(20):
+        while len(queue.done_ids) < 6:
+            await asyncio.sleep(0.01)
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
+    assert batches == [1, 5]

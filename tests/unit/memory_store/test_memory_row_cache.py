@@ -61,12 +61,13 @@ def test_whether_a_kept_row_is_indexed_is_what_the_table_says_now() -> None:
     assert cache.get(ALICE, MODEL, head(kept)) == kept
 
 
-def test_a_row_without_its_vector_is_not_kept() -> None:
+def test_a_row_without_its_vector_is_kept_until_the_index_has_it() -> None:
     """The vector comes without a new version, and recall must see it then."""
-    cache, bare = RowCache(), replace(row(), vector=None)
+    cache, bare = RowCache(), replace(row(), vector=None, indexed_version=0)
     cache.keep(ALICE, MODEL, [bare])
 
-    assert cache.get(ALICE, MODEL, head(bare)) is None
+    assert cache.get(ALICE, MODEL, head(bare)) is bare
+    assert cache.get(ALICE, MODEL, head(bare, indexed_version=1)) is None
 
 
 def test_what_an_owner_changed_or_erased_is_let_go_at_once() -> None:
@@ -84,14 +85,14 @@ def test_what_an_owner_changed_or_erased_is_let_go_at_once() -> None:
 def test_kept_rows_are_bounded_in_bytes_and_age() -> None:
     """The oldest shelf makes room; one that is too old goes, and nothing is counted twice."""
     now = 0.0
-    cache, rows = RowCache(max_bytes=25_000, monotonic=lambda: now), [row("x" * 8_000), row()]
+    cache, rows = RowCache(max_bytes=80_000, monotonic=lambda: now), [row("x" * 8_000), row()]
     cache.keep(ALICE, MODEL, rows)
     size = cache.size_bytes
     cache.keep(ALICE, MODEL, rows)
     assert cache.size_bytes == size
     cache.keep(BOB, MODEL, [row("y" * 8_000), row("z" * 8_000)])
     assert cache.get(ALICE, MODEL, head(rows[0])) is None
-    assert 0 < cache.size_bytes <= 25_000
+    assert 0 < cache.size_bytes <= 80_000
     now = LIFETIME_S + 1
     cache.keep(ALICE, MODEL, [])
     assert cache.size_bytes == 0

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from services.routing.breaker import FAILURES_TO_OPEN, MAX_OPEN_S, OPEN_S, Breaker, BreakerState
-from services.routing.budget import FINAL_RESERVE_S, FIRST_TEXT_S, LAST_RESORT_S, Budget
+from services.routing.budget import (
+    FINAL_RESERVE_S,
+    FIRST_TEXT_S,
+    LAST_RESORT_S,
+    MIN_STALL_S,
+    Budget,
+)
 from services.routing.domain import Tier
 from services.routing.targets import MAX_TARGETS, MIN_SAMPLES, TargetBook
 from services.runtime.clock import FakeClock
@@ -51,7 +57,25 @@ def test_the_last_target_may_use_what_is_left_of_the_call() -> None:
 def test_a_target_that_is_far_slower_than_usual_is_given_up_early() -> None:
     budget = Budget.start(FakeClock(), Tier.STANDARD, 60.0)
     assert budget.attempt_first_text_s(p95_s=0.2, more_targets=True) == pytest.approx(0.6)
-    assert budget.stall_s(0.5) == pytest.approx(1.5)
+    assert budget.stall_s(2.0) == pytest.approx(6.0)
+
+
+def test_a_fast_stream_that_pauses_for_a_moment_is_not_given_up() -> None:
+    """Tokens every 5 ms, then a pause of two seconds as loaded engines have: worth waiting for."""
+    budget = Budget.start(FakeClock(), Tier.FAST, 60.0)
+    assert budget.stall_s(0.005) == MIN_STALL_S >= 3.0
+
+
+def test_a_turn_that_waited_for_its_place_still_has_the_time_of_its_tier() -> None:
+    """The wait is told to the client; the call's own deadline goes on."""
+    clock = FakeClock()
+    budget = Budget.start(clock, Tier.INSTANT, 60.0)
+    clock.advance(0.4)
+    running = budget.running()
+    assert running.memory_s(generative=False) == pytest.approx(0.3)
+    assert running.first_text_remaining_s() == pytest.approx(0.5)
+    assert running.elapsed_s() == pytest.approx(0.4)
+    assert running.remaining_s() == budget.remaining_s()
 
 
 def test_a_breaker_opens_probes_once_and_closes() -> None:

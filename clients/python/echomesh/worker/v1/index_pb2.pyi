@@ -287,12 +287,15 @@ class SearchRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _builtins.int
     DENSE_FIELD_NUMBER: _builtins.int
     SPARSE_FIELD_NUMBER: _builtins.int
+    BOTH_FIELD_NUMBER: _builtins.int
     limit: _builtins.int
     dense: _builtins.bytes
     @_builtins.property
     def filter(self) -> Global___IndexFilter: ...
     @_builtins.property
     def sparse(self) -> Global___SparseVector: ...
+    @_builtins.property
+    def both(self) -> Global___BothVectors: ...
     def __init__(
         self,
         *,
@@ -300,16 +303,42 @@ class SearchRequest(_message.Message):
         limit: _builtins.int = ...,
         dense: _builtins.bytes = ...,
         sparse: Global___SparseVector | None = ...,
+        both: Global___BothVectors | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dense", b"dense", "filter", b"filter", "query", b"query", "sparse", b"sparse"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["both", b"both", "dense", b"dense", "filter", b"filter", "query", b"query", "sparse", b"sparse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dense", b"dense", "filter", b"filter", "limit", b"limit", "query", b"query", "sparse", b"sparse"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["both", b"both", "dense", b"dense", "filter", b"filter", "limit", b"limit", "query", b"query", "sparse", b"sparse"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["dense", "sparse"]  # noqa: Y015
+    _WhichOneofReturnType_query: _TypeAlias = _typing.Literal["dense", "sparse", "both"]  # noqa: Y015
     _WhichOneofArgType_query: _TypeAlias = _typing.Literal["query", b"query"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_query) -> _WhichOneofReturnType_query | None: ...
 
 Global___SearchRequest: _TypeAlias = SearchRequest  # noqa: Y015
+
+@_typing.final
+class BothVectors(_message.Message):
+    """Two searches in one call, each with the whole limit; a point that both find comes twice."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DENSE_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
+    dense: _builtins.bytes
+    @_builtins.property
+    def sparse(self) -> Global___SparseVector: ...
+    def __init__(
+        self,
+        *,
+        dense: _builtins.bytes = ...,
+        sparse: Global___SparseVector | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sparse", b"sparse"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dense", b"dense", "sparse", b"sparse"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BothVectors: _TypeAlias = BothVectors  # noqa: Y015
 
 @_typing.final
 class SearchResponse(_message.Message):
