@@ -28,6 +28,7 @@ from services.memory.postgres.job_store import PostgresJobStore
 from services.memory.postgres.stores import PostgresStore
 from services.memory.recall import TOKEN_DIMENSIONS
 from services.memory.recaller import Recaller, RecallLimits
+from services.runtime import garbage
 from services.runtime.clock import SystemClock
 from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.postgres import Database
@@ -104,6 +105,7 @@ async def memory_process(folder: Path) -> AsyncIterator[MemoryProcess]:
         keeper = Keeper(jobs, embedder, index, Indexer(jobs, embedder, index))
         await _in_background(stack, OutboxRunner(jobs, keeper.work, OutboxLimits()))
         recaller = Recaller(store, embedder, index, SystemClock(), RecallLimits())
+        garbage.settle()  # as every service does once it is loaded
         yield MemoryProcess(store, jobs, recaller, folder)
 
 

@@ -188,3 +188,18 @@ async def test_index_on_a_server_that_is_away_says_so() -> None:
             await away.count("acme", "ann")
         assert failed.value.reason is Reason.DEPENDENCY_UNAVAILABLE
         await away.close()
+
+
+def test_a_full_segment_is_not_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Putting segments in order holds up all else: what it takes must not grow with the index."""
+    monkeypatch.setattr(shards, "OPTIMIZE_EVERY_POINTS", 1500)
+    dense = np.ones(4096, "<f2").tobytes()  # so wide that few points fill a segment
+    shard = EdgeShard(tmp_path / "index", 4096)
+    for start in range(1, 9_001, 500):
+        numbers = range(start, start + 500)
+        shard.upsert([replace(point(number), dense=dense) for number in numbers])
+    assert shard.count(OWNER) == 9_000
+    assert shard._shard.info().segments_count > 3
+    shard.close()

@@ -32,7 +32,11 @@ from services.memory.recall.types import SparseVector
 from services.runtime.logs import get_logger
 
 OPTIMIZE_EVERY_POINTS = 5000
-"""Changed points after which segments are put in order: 0.2 s at 100k, with no graph to build."""
+"""Changed points after which segments are put in order, which holds up all else meanwhile."""
+
+MAX_SEGMENT_KB = 19_000
+"""Of dense vectors, about 25,000 points: putting segments in order takes at most a second however
+many there are, where one segment of all would be written anew each time (4 s at 100k)."""
 
 ATTEMPTS_TO_OPEN = 2
 """A folder that ended this many processes while it was opened counts as broken."""
@@ -201,6 +205,7 @@ def _config(dimensions: int) -> Any:
         vectors={DENSE: dense},
         sparse_vectors={SPARSE: edge.EdgeSparseVectorParams()},
         hnsw_config=exact,
+        optimizers=edge.EdgeOptimizersConfig(max_segment_size=MAX_SEGMENT_KB),
         wal_enabled=True,
     )
 
