@@ -23,10 +23,12 @@ WITH queued AS (INSERT INTO memory.outbox AS o (tenant_id, user_id, memory_id)
   SET generation = o.generation + 1, attempts = 0, held = false, queued_at = now(),
     run_at = CASE WHEN o.leased THEN o.run_at ELSE now() END)
 SELECT pg_notify('{CHANNEL}', '')"""
+# The bound is part of the text: for one that it does not know, Postgres expects a tenth of all jobs,
+# and after a large import read them all for each batch.
 _CLAIM = """
-UPDATE memory.outbox o SET leased = true, run_at = now() + $2 * interval '1 second'
+UPDATE memory.outbox o SET leased = true, run_at = now() + $1 * interval '1 second'
 FROM (SELECT tenant_id, user_id, memory_id FROM memory.outbox
-  WHERE NOT held AND run_at <= now() ORDER BY run_at LIMIT $1 FOR UPDATE SKIP LOCKED) due
+  WHERE NOT held AND run_at <= now() ORDER BY run_at LIMIT {limit} FOR UPDATE SKIP LOCKED) due
 WHERE (o.tenant_id, o.user_id, o.memory_id) = (due.tenant_id, due.user_id, due.memory_id)
 RETURNING o.tenant_id, o.user_id, o.memory_id, o.generation, o.attempts"""
 _THESE = """
@@ -59,7 +61,7 @@ async def queue(conn: Connection, owner: Owner, memory_ids: Sequence[UUID]) -> N
 
 async def claim(conn: Connection, limit: int, lease_s: float) -> list[Job]:
     """Take up to ``limit`` due jobs; unless held on to, they are due again after ``lease_s``."""
-    found = await conn.fetch(_CLAIM, limit, lease_s)
+    found = await conn.fetch(_CLAIM.format(limit=int(limit)), lease_s)
     return [
         Job(
             owner=Owner(row["tenant_id"], row["user_id"]),
