@@ -23,8 +23,8 @@ WITH queued AS (INSERT INTO memory.outbox AS o (tenant_id, user_id, memory_id)
   SET generation = o.generation + 1, attempts = 0, held = false, queued_at = now(),
     run_at = CASE WHEN o.leased THEN o.run_at ELSE now() END)
 SELECT pg_notify('{CHANNEL}', '')"""
-# The bound is part of the text: for one that it does not know, Postgres expects a tenth of all jobs,
-# and after a large import read them all for each batch.
+# The bound is part of the text: for one that it does not know, Postgres expects a tenth of all
+# jobs, and after a large import read them all for each batch.
 _CLAIM = """
 UPDATE memory.outbox o SET leased = true, run_at = now() + $1 * interval '1 second'
 FROM (SELECT tenant_id, user_id, memory_id FROM memory.outbox
