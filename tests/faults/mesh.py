@@ -19,7 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -318,7 +318,8 @@ class ReplicaMesh:
 def thaw_all(process: psutil.Process) -> None:
     """SIGCONT to a process and all below it."""
     for one in (process, *process.children(recursive=True)):
-        one.send_signal(signal.SIGCONT)
+        with suppress(psutil.NoSuchProcess):  # a short-lived one of Postgres, such as autovacuum's
+            one.send_signal(signal.SIGCONT)
 
 
 @asynccontextmanager
