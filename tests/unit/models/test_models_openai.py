@@ -249,7 +249,7 @@ async def test_a_refusal_is_not_tried_again(double):
 async def test_without_time_for_another_try_the_first_error_stands(double):
     double.answers = [Answer([b"{}"], status=503)]
     async with backend_of(double, retries=3) as backend:
-        with deadline_scope(0.5), pytest.raises(AppError):
+        with deadline_scope(1.9), pytest.raises(AppError):
             async for _ in backend.generate(asking(), backend.models()[0]):
                 pass
     assert len(double.requests) == 1

@@ -15,10 +15,10 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from services.runtime.deadline import deadline_scope
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import Identity, acting_as
 from tests.support.transport import SERVICE, Text, Wire, method, registration, serving
+from tests.support.waiting import overdue
 
 ALICE = Identity("tenant-1", "alice")
 _EXPORTER = InMemorySpanExporter()
@@ -62,10 +62,6 @@ async def both_codes(name: str) -> tuple[int, int]:
     return int(str(client.attributes[key])), int(str(server.attributes[key]))
 
 
-async def slow(request: Any, context: Any) -> Any:
-    await asyncio.sleep(30)
-
-
 async def endless(request: Any, context: Any) -> AsyncIterator[Any]:
     while True:
         yield Text(value="more")
@@ -100,10 +96,15 @@ async def test_an_error_is_written_down_on_both_sides(tmp_path: Path) -> None:
 
 
 async def test_a_deadline_is_no_unset_status(tmp_path: Path) -> None:
+    entered = asyncio.Event()
+
+    async def slow(request: Any, context: Any) -> Any:
+        entered.set()
+        await asyncio.sleep(60)
+
     async with serving(tmp_path, registration(Anyone=slow)) as wire, wire.mesh() as channel:
-        with deadline_scope(0.2), pytest.raises(AppError) as late:
-            await method(channel, "Anyone")(Text())
-    assert late.value.reason is Reason.DEADLINE_EXCEEDED
+        late = await overdue(lambda: method(channel, "Anyone")(Text()), entered)
+    assert late.reason is Reason.DEADLINE_EXCEEDED
     assert await both_codes("Anyone") == (_LATE, _LATE)
 
 
