@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, contextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from typing import Any
 
 import grpc
@@ -16,6 +17,7 @@ from echomesh.models.v1.models_pb2_grpc import ModelServiceStub
 from services.routing import convert
 from services.routing.domain import (
     BegunTurn,
+    Finish,
     FinishReason,
     GenerationEvent,
     GenerationRequest,
@@ -30,6 +32,8 @@ from services.runtime.identity import acting_as, current_identity
 
 # Recall takes at most this much of a query; a longer message is searched by its start.
 MAX_QUERY_BYTES = 8192
+# A call ends at once after its last message, unless the service has just frozen.
+_END_S = 0.5
 # What gRPC says when a request never left, because no connection could be made.
 _NO_CONNECTION = "failed to connect"
 
@@ -130,10 +134,24 @@ class GrpcModels:
         """Stream a reply; closing the iterator cancels the call."""
         call: Any = self._stub.Generate(convert.generate_request(request))
         async with aclosing(call) as responses:
-            async for response in responses:
+            events = aiter(responses)
+            async for response in events:
                 event = convert.event_from(response)
+                if isinstance(event, Finish):
+                    await _let_end(events)
                 if event is not None:
                     yield event
+
+
+async def _let_end(events: AsyncIterator[Any]) -> None:
+    """Read a call to its end: one left before would count as cancelled.
+
+    The reply is whole already, so what breaks now takes nothing from it.
+    """
+    with suppress(AppError, TimeoutError):
+        async with asyncio.timeout(_END_S):
+            async for _ in events:
+                pass
 
 
 @contextmanager

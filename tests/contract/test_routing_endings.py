@@ -14,6 +14,7 @@ from echomesh.memory.v1 import conversation_pb2
 from echomesh.models.v1 import models_pb2
 from echomesh.routing.v1 import chat_pb2, routing_pb2, routing_pb2_grpc
 from services.runtime.errors import AppError, Reason
+from services.runtime.metrics import REGISTRY
 from tests.support.routing_frames import (
     EXTRACTIVE,
     NOT_STORED,
@@ -54,6 +55,39 @@ async def test_a_cancelled_call_stops_the_model_and_stores_the_text_so_far(
     assert reply is not None
     assert reply.text == "so far"
     assert reply.finish_reason == conversation_pb2.FINISH_REASON_CANCELLED
+
+
+def _generations(code: str) -> float:
+    """How many calls of models ended with `code`, as routing counted them."""
+    labels = {"method": "/echomesh.models.v1.ModelService/Generate", "code": code}
+    return REGISTRY.get_sample_value("echomesh_rpc_client_seconds_count", labels) or 0.0
+
+
+async def test_a_generation_that_ended_well_was_not_cancelled(
+    tmp_path: Path, memory: FakeMemory
+) -> None:
+    well, cancelled = _generations("OK"), _generations("CANCELLED")
+    script = says("extractive", "All of it.")
+    _, running = mesh_of(tmp_path, memory, EXTRACTIVE, extractive=script)
+    async with running as mesh:
+        await collect(mesh.chat(ask()))
+    assert _generations("OK") == well + 1
+    assert _generations("CANCELLED") == cancelled
+
+
+async def test_a_break_after_the_end_of_a_reply_takes_nothing_from_it(
+    tmp_path: Path, memory: FakeMemory
+) -> None:
+    async def script(request: models_pb2.GenerateRequest) -> AsyncIterator[Any]:
+        async for event in says("extractive", "All of it.")(request):
+            yield event
+        raise AppError(Reason.MODEL_UNAVAILABLE, "broken")
+
+    _, running = mesh_of(tmp_path, memory, EXTRACTIVE, extractive=script)
+    async with running as mesh:
+        frames = await collect(mesh.chat(ask()))
+    assert shown(frames) == "All of it."
+    assert not frames[-1].final.degraded
 
 
 async def test_a_detached_turn_goes_on_when_its_client_has_gone(
