@@ -9,4 +9,5 @@ compile() {
 }
 compile requirements/uv.in -o requirements/uv.lock
 compile requirements/run.in -o requirements/run.lock
-compile requirements/dev.in --group dev -c requirements/run.lock -o requirements/dev.lock
+compile requirements/local-model.in -o services/cli/local_model.lock
+compile requirements/dev.in --group dev -c requirements/run.lock -c services/cli/local_model.lock -o requirements/dev.lock

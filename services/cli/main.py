@@ -41,6 +41,10 @@ def up(
     leave: Annotated[bool, typer.Option("--exit", help="Stop after the sample.")] = False,
     openai_url: Annotated[str, typer.Option(help="An OpenAI-compatible address.")] = "",
     openai_model: Annotated[str, typer.Option(help="The model to ask there.")] = "",
+    model: Annotated[Path | None, typer.Option(help="A GGUF file to serve with llama.cpp.")] = None,
+    local_model: Annotated[
+        bool, typer.Option("--local-model", help="Fetch and serve a small language model.")
+    ] = False,
 ) -> None:
     """Start the mesh on this machine and keep it up until Ctrl-C."""
     options = UpOptions(
@@ -50,6 +54,8 @@ def up(
         leave=leave,
         openai_url=openai_url,
         openai_model=openai_model,
+        model=model,
+        local_model=local_model,
     )
     _run(run_up(options))
 

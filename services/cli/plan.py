@@ -70,6 +70,7 @@ class Plan:
     port_base: int
     openai_url: str = ""
     openai_model: str = ""
+    model_file: Path | None = None
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def address(self, service: str, listener: str) -> str:
@@ -121,7 +122,14 @@ class Plan:
                 f"ECHOMESH_ROUTING_{peer.upper()}_ENDPOINT": self.address(peer, "public")
                 for peer in PUBLIC
             }
-        if service == "models" and self.openai_url:
+        return self._language_model() if service == "models" else {}
+
+    def _language_model(self) -> dict[str, str]:
+        values = {}
+        if self.openai_url:
             upstream = {"url": self.openai_url, "model": self.openai_model}
-            return {"ECHOMESH_MODELS_UPSTREAMS": json.dumps([upstream])}
-        return {}
+            values["ECHOMESH_MODELS_UPSTREAMS"] = json.dumps([upstream])
+        if self.model_file:
+            model = {"engine": "llamacpp", "path": str(self.model_file)}
+            values["ECHOMESH_MODELS_ENGINES"] = json.dumps([model])
+        return values

@@ -16,6 +16,7 @@ from echomesh import Client
 from services.cli.doctor import OLLAMA, find_ollama
 from services.cli.files import read_credentials
 from services.cli.guarded_folder import check_ports, held
+from services.cli.local_model import local_model, require_model_file
 from services.cli.plan import PUBLIC, SERVICES, Layout, Plan
 from services.cli.progress import StartProgress
 from services.cli.sample import play
@@ -35,13 +36,16 @@ class UpOptions:
     leave: bool
     openai_url: str
     openai_model: str
+    model: Path | None = None
+    local_model: bool = False
 
 
 async def run_up(options: UpOptions) -> None:
     """Start, say where everything is, stay, and stop in order; raises CommandError."""
     console = Console(highlight=False, soft_wrap=True)
     layout = Layout(options.data.resolve())
-    plan = Plan(layout, options.port_base, options.openai_url, options.openai_model)
+    model = await _model_file(console, options)
+    plan = Plan(layout, options.port_base, options.openai_url, options.openai_model, model)
     stopping = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
@@ -63,6 +67,12 @@ async def run_up(options: UpOptions) -> None:
         finally:
             console.print("Stopping ...")
             await stack.stop()
+
+
+async def _model_file(console: Console, options: UpOptions) -> Path | None:
+    if options.local_model:
+        return await local_model(console.print)
+    return require_model_file(options.model) if options.model else None
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
@@ -108,7 +118,7 @@ async def show_next(console: Console, plan: Plan, options: UpOptions) -> None:
     console.print(f"  {echomesh} chat{data}")
     console.print(f"  {echomesh} import YOUR_HISTORY.jsonl{data}")
     console.print(f"  {echomesh} doctor{data}")
-    if not options.openai_url:
+    if not (options.openai_url or plan.model_file):
         found = await find_ollama()
         url, model = (f"{OLLAMA}/v1", found) if found else ("http://HOST:PORT/v1", "MODEL")
         what = "the local Ollama that was found" if found else "any OpenAI-compatible address"
@@ -116,6 +126,9 @@ async def show_next(console: Console, plan: Plan, options: UpOptions) -> None:
             f"Answers are quotations until you add a language model; for {what}, stop and"
         )
         console.print(f"  {echomesh} up{data} --openai-url {url} --openai-model {model}")
+        console.print("or serve a GGUF file here, or a small one that is fetched (132 MB):")
+        console.print(f"  {echomesh} up{data} --model FILE.gguf")
+        console.print(f"  {echomesh} up{data} --local-model")
     if not options.leave:
         console.print("Ctrl-C stops everything.")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.models.engines.settings import EngineModel
 from services.runtime.settings import ServiceSettings, local_address
 
 
@@ -50,6 +51,12 @@ class ModelsSettings(ServiceSettings):
         "optional name, model, api_key, timeout_s, retries, concurrency, queue, tools, "
         "json_schema, context_length",
     )
+    engines: tuple[EngineModel, ...] = Field(
+        (),
+        description='models of our own engines as JSON: [{"engine": "llamacpp", "path": '
+        '"/models/tiny.gguf"}], with optional name, context_length, slots, queue, threads, batch, '
+        "gpu_layers",
+    )
     upstream_api_key: SecretStr | None = Field(
         None, description="key of the one upstream that names none of its own"
     )
@@ -65,6 +72,9 @@ class ModelsSettings(ServiceSettings):
         names = [upstream.name for upstream in self.upstreams]
         if len(set(names)) < len(names):
             raise ValueError("upstreams: give each a name of its own")
+        ids = [engine.id for engine in self.engines]
+        if len(set(ids)) < len(ids):
+            raise ValueError("engines: give each a name of its own")
         keyless = [upstream for upstream in self.upstreams if upstream.api_key is None]
         if self.upstream_api_key and len(keyless) > 1:
             raise ValueError("upstream_api_key: one upstream may lack a key of its own, not more")

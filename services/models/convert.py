@@ -19,6 +19,7 @@ from services.models.domain import (
     Text,
     ToolCall,
     ToolSpec,
+    Usage,
 )
 from services.models.extractive.turns import Turn
 from services.runtime.errors import invalid
@@ -37,7 +38,13 @@ _FINISH = {
     FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
     FinishReason.TOOL_CALLS: pb.FINISH_REASON_TOOL_CALLS,
 }
-_STATES = {State.READY: pb.MODEL_STATE_READY, State.AWAY: pb.MODEL_STATE_AWAY}
+_ROLE_NUMBERS = {role: number for number, role in _ROLES.items()}
+_FINISH_REASONS = {number: reason for reason, number in _FINISH.items()}
+_STATES = {
+    State.READY: pb.MODEL_STATE_READY,
+    State.LOADING: pb.MODEL_STATE_LOADING,
+    State.AWAY: pb.MODEL_STATE_AWAY,
+}
 
 
 def generation_from(request: pb.GenerateRequest) -> Generation:
@@ -123,8 +130,7 @@ def response_from(event: Event) -> pb.GenerateResponse:
     if isinstance(event, Text):
         return pb.GenerateResponse(text=event.text)
     if isinstance(event, ToolCall):
-        call = pb.ToolCall(id=event.id, name=event.name, arguments_json=event.arguments_json)
-        return pb.GenerateResponse(tool_call=call)
+        return pb.GenerateResponse(tool_call=_call_from(event))
     return pb.GenerateResponse(finish=_finish(event))
 
 
@@ -152,4 +158,67 @@ def model_from(card: ModelCard) -> pb.Model:
         tools=card.tools,
         json_schema=card.json_schema,
         generative=card.generative,
+        detail=card.detail,
+    )
+
+
+def request_from(generation: Generation) -> pb.GenerateRequest:
+    """Returns the message that `generation_from` makes the same generation of; no evidence."""
+    return pb.GenerateRequest(
+        model=generation.model,
+        messages=[_message_from(message) for message in generation.messages],
+        sampling=_sampling_from(generation.sampling),
+        tools=[
+            pb.Tool(
+                name=tool.name, description=tool.description, parameters_json=tool.parameters_json
+            )
+            for tool in generation.tools
+        ],
+        response_format=pb.ResponseFormat(json_schema=generation.response_schema)
+        if generation.response_schema
+        else None,
+        user_name=generation.user_name,
+        assistant_name=generation.assistant_name,
+    )
+
+
+def _message_from(message: Message) -> pb.ChatMessage:
+    return pb.ChatMessage(
+        role=_ROLE_NUMBERS[message.role],
+        content=message.content,
+        tool_call_id=message.tool_call_id,
+        tool_calls=[_call_from(call) for call in message.tool_calls],
+    )
+
+
+def _call_from(call: ToolCall) -> pb.ToolCall:
+    return pb.ToolCall(id=call.id, name=call.name, arguments_json=call.arguments_json)
+
+
+def _sampling_from(sampling: Sampling) -> pb.Sampling:
+    return pb.Sampling(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        seed=sampling.seed,
+        stop=sampling.stop,
+        max_tokens=sampling.max_tokens,
+    )
+
+
+def event_from(response: pb.GenerateResponse) -> Event:
+    """Returns the event that `response_from` makes the same message of."""
+    kind = response.WhichOneof("event")
+    if kind == "text":
+        return Text(response.text)
+    if kind == "tool_call":
+        call = response.tool_call
+        return ToolCall(call.id, call.name, call.arguments_json)
+    finish = response.finish
+    usage = finish.usage
+    return Finish(
+        reason=_FINISH_REASONS[finish.reason],
+        usage=Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
+        model=finish.model,
+        quoted=tuple(finish.quoted_evidence_ids),
+        confidence=finish.confidence,
     )

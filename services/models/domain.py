@@ -31,6 +31,7 @@ class State(Enum):
     """Whether a model can be asked."""
 
     READY = "ready"
+    LOADING = "loading"
     AWAY = "away"
 
 
@@ -127,7 +128,10 @@ Event = Text | ToolCall | Finish
 
 @dataclass(frozen=True)
 class ModelCard:
-    """An entry of the catalogue; a context length of 0 (tokens) means unknown."""
+    """An entry of the catalogue.
+
+    A context length of 0 (tokens) means unknown; `detail` says why a model is not ready.
+    """
 
     id: str
     backend: str
@@ -136,6 +140,7 @@ class ModelCard:
     tools: bool = False
     json_schema: bool = False
     generative: bool = True
+    detail: str = ""
 
 
 class Backend(Protocol):

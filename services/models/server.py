@@ -9,11 +9,13 @@ from echomesh.models.v1 import models_pb2_grpc
 from services.models.catalogue import Catalogue
 from services.models.config import ModelsSettings, Upstream
 from services.models.embedder import GrpcTokenEmbedder
+from services.models.engines.backend import EngineBackend
 from services.models.extractive.backend import MODEL, ExtractiveBackend
 from services.models.openai.backend import OpenAIBackend
 from services.models.openai.upstream import Server as UpstreamServer
 from services.models.service import ModelServicer
 from services.runtime.limits import Gate
+from services.runtime.process import socket_folder
 from services.runtime.security import open_security
 from services.runtime.server import Registration, Server, background
 
@@ -26,7 +28,8 @@ async def build(settings: ModelsSettings, stack: AsyncExitStack) -> Server:
     embedder = GrpcTokenEmbedder(EmbeddingsServiceStub(security.channels.channel("embeddings")))
     gate = Gate(settings.extractive_concurrency, settings.extractive_queue, name=MODEL)
     upstreams = [await open_upstream(upstream, stack) for upstream in settings.keyed_upstreams()]
-    catalogue = Catalogue([*upstreams, ExtractiveBackend(embedder, gate)])
+    engines = await open_engines(settings, stack)
+    catalogue = Catalogue([*engines, *upstreams, ExtractiveBackend(embedder, gate)])
     return Server(
         "models",
         settings,
@@ -41,6 +44,18 @@ async def build(settings: ModelsSettings, stack: AsyncExitStack) -> Server:
         verifier=security.verifier,
         dependencies=security.channels.dependencies(),
     )
+
+
+async def open_engines(settings: ModelsSettings, stack: AsyncExitStack) -> list[EngineBackend]:
+    """Starts a worker for each configured model; they load in the background."""
+    if not settings.engines:
+        return []
+    sockets = socket_folder(settings.data_dir)
+    engines = [EngineBackend(model, sockets, n) for n, model in enumerate(settings.engines)]
+    for engine in engines:
+        stack.push_async_callback(engine.close)
+        await engine.start()
+    return engines
 
 
 async def open_upstream(upstream: Upstream, stack: AsyncExitStack) -> OpenAIBackend:

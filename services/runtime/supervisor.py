@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import itertools
 import os
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -87,6 +87,7 @@ class WorkerSupervisor:
         *,
         env: Mapping[str, str] | None = None,
         limits: WorkerLimits | None = None,
+        prepare: Callable[[grpc.aio.Channel], Awaitable[None]] | None = None,
     ) -> None:
         """Describe the worker; `start` starts it.
 
@@ -96,15 +97,22 @@ class WorkerSupervisor:
             socket_folder: private folder with a short path (`process.socket_folder`).
             env: additions to this process's environment.
             limits: patience.
+            prepare: awaited with the channel to each worker that says it is ready, before others
+                may use it; one for which this fails is killed and started anew.
 
         """
         self.name = name
         self.state = WorkerState.STOPPED
         self.restarts = 0
+        self.doing = ""
+        """What a worker that is not ready yet does, in its own words."""
+        self.failure = ""
+        """Why the last worker could not get ready, in its own words; empty once one is."""
         self._argv = list(argv)
         self._folder = private_folder(socket_folder)
         self._env = dict(env or {})
         self._limits = limits or WorkerLimits()
+        self._prepare = prepare
         self._log = get_logger().bind(worker=name)
         self._numbers = itertools.count(1)
         self._child: Child | None = None
@@ -230,15 +238,14 @@ class WorkerSupervisor:
         give_up_at = loop.time() + limits.start_limit_s
         missed = 0
         while True:
-            if await self._beat(stub):
+            said = await self._beat(stub)
+            if said is not None and said.ready:
                 missed = 0
                 if not self._ready.is_set():
-                    self._log.info("worker_ready", pid=self.pid)
-                self.state = WorkerState.READY
-                self._ready.set()
+                    await self._now_ready(channel)
             elif not self._ready.is_set():
-                if loop.time() > give_up_at:
-                    return f"not ready within {limits.start_limit_s} s"
+                if why := self._hopeless(said, late=loop.time() > give_up_at):
+                    return why
             else:
                 missed += 1
                 if missed >= limits.missed_heartbeats:
@@ -246,11 +253,28 @@ class WorkerSupervisor:
             # Until it is ready, ask often: callers are waiting.
             await asyncio.sleep(limits.heartbeat_interval_s if self._ready.is_set() else 0.05)
 
-    async def _beat(self, stub: worker_pb2_grpc.WorkerServiceAsyncStub) -> bool:
+    async def _now_ready(self, channel: grpc.aio.Channel) -> None:
+        if self._prepare is not None:
+            await self._prepare(channel)
+        self._log.info("worker_ready", pid=self.pid)
+        self.state, self.doing, self.failure = WorkerState.READY, "", ""
+        self._ready.set()
+
+    def _hopeless(self, said: worker_pb2.HeartbeatResponse | None, *, late: bool) -> str:
+        """Take what a worker says before it is ready; why it must be given up, or ""."""
+        if said is not None:
+            self.doing = said.doing
+        if said is not None and said.failure:
+            self.failure = said.failure
+            return f"cannot get ready: {said.failure}"
+        return f"not ready within {self._limits.start_limit_s} s" if late else ""
+
+    async def _beat(
+        self, stub: worker_pb2_grpc.WorkerServiceAsyncStub
+    ) -> worker_pb2.HeartbeatResponse | None:
         try:
-            said = await stub.Heartbeat(
+            return await stub.Heartbeat(
                 worker_pb2.HeartbeatRequest(), timeout=self._limits.heartbeat_timeout_s
             )
         except grpc.aio.AioRpcError:
-            return False
-        return bool(said.ready)
+            return None

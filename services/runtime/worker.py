@@ -36,12 +36,18 @@ WorkerContext: TypeAlias = (
 
 
 class Progress:
-    """Knows when each request in flight last made a step."""
+    """Knows when each request in flight last made a step, and how loading goes.
+
+    A worker that loads while it already answers heartbeats sets `ready` to False meanwhile, says
+    in `doing` what it does, and in `failure` why it cannot be done.
+    """
 
     def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._last_step: dict[object, float] = {}
         self.ready = True
+        self.doing = ""
+        self.failure = ""
 
     @property
     def in_flight(self) -> int:
@@ -81,7 +87,10 @@ class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):
         if self._progress.stalled():
             await context.abort(grpc.StatusCode.UNAVAILABLE, "a request makes no progress")
         return worker_pb2.HeartbeatResponse(
-            ready=self._progress.ready, requests_in_flight=self._progress.in_flight
+            ready=self._progress.ready,
+            requests_in_flight=self._progress.in_flight,
+            doing=self._progress.doing,
+            failure=self._progress.failure,
         )
 
 

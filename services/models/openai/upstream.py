@@ -10,6 +10,7 @@ import httpx
 
 from services.models.config import Upstream
 from services.models.domain import Event, Generation
+from services.models.failures import away, bad_response, too_long
 from services.models.openai import sse, wire
 from services.runtime.errors import AppError, Reason
 from services.runtime.logs import get_logger
@@ -122,7 +123,7 @@ class Server:
         get_logger().warning("upstream_error", model=model, status=status, body_bytes=len(text))
         if status in (400, 422) and "stream_options" in text and self._ask_usage:
             self._ask_usage = False
-            raise _bad(model, "it does not count tokens in streams")
+            raise bad_response(model, "it does not count tokens in streams")
         raise _status_error(model, status, text, response.headers.get("retry-after", ""))
 
     def _named(self, model: str) -> _Errors:
@@ -140,17 +141,17 @@ class _Errors:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, wire.Nonsense):
-            raise _bad(self._model, str(error)) from error
+            raise bad_response(self._model, str(error)) from error
         if isinstance(error, wire.UpstreamSaysError):
-            raise _bad(self._model, "it sent an error in place of an answer") from error
+            raise bad_response(self._model, "it sent an error in place of an answer") from error
         if isinstance(error, sse.LineTooLong):
-            raise _bad(self._model, "a line of its stream does not end") from error
+            raise bad_response(self._model, "a line of its stream does not end") from error
         if isinstance(error, (httpx.TimeoutException, TimeoutError)):
-            raise _away(self._model, "did not answer in time") from error
+            raise away(self._model, "did not answer in time") from error
         if isinstance(error, (wire.BrokeOff, httpx.RemoteProtocolError)):
-            raise _away(self._model, "broke off") from error
+            raise away(self._model, "broke off") from error
         if isinstance(error, (httpx.HTTPError, httpx.StreamError)):
-            raise _away(self._model, "cannot be reached") from error
+            raise away(self._model, "cannot be reached") from error
 
 
 def _status_error(model: str, status: int, text: str, retry_after: str) -> AppError:
@@ -163,32 +164,13 @@ def _status_error(model: str, status: int, text: str, retry_after: str) -> AppEr
             retry_after_s=min(wait_s, 60.0),
         )
     if status >= 500:
-        return _away(model, f"failed with status {status}")
+        return away(model, f"failed with status {status}")
     if any(words in text for words in _TOO_LONG):
-        return AppError(
-            Reason.CONTEXT_TOO_LONG,
-            f"the prompt does not fit {model}",
-            metadata={"model": model},
-        )
+        return too_long(model)
     return AppError(
         Reason.MODEL_REFUSED,
         f"{model} refused the request with status {status}",
         metadata={"model": model, "status": str(status)},
-    )
-
-
-def _away(model: str, what: str) -> AppError:
-    return AppError(
-        Reason.MODEL_UNAVAILABLE, f"{model} {what}", metadata={"model": model}, retry_after_s=1.0
-    )
-
-
-def _bad(model: str, what: str) -> AppError:
-    return AppError(
-        Reason.MODEL_BAD_RESPONSE,
-        f"{model} gave no answer: {what}",
-        metadata={"model": model},
-        retry_after_s=1.0,
     )
 
 

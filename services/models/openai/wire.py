@@ -146,7 +146,10 @@ class Reader:
             UpstreamSaysError: it is an error object.
 
         """
-        piece = parse_object(data)
+        return self.take(parse_object(data))
+
+    def take(self, piece: Mapping[str, Any]) -> Text | None:
+        """Takes one piece and returns its text, if it has any; raises Nonsense as `text_of`."""
         self._usage = _usage(piece.get("usage")) or self._usage
         choices = piece.get("choices")
         if not isinstance(choices, list):

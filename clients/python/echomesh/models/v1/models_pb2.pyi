@@ -437,6 +437,7 @@ class Model(_message.Message):
     TOOLS_FIELD_NUMBER: _builtins.int
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     GENERATIVE_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     backend: _builtins.str
     """"extractive", "openai", later "vllm", "llamacpp"."""
@@ -447,6 +448,8 @@ class Model(_message.Message):
     json_schema: _builtins.bool
     generative: _builtins.bool
     """True for a language model; false for the extractive responder."""
+    detail: _builtins.str
+    """Why it is not ready, in words; empty if it is."""
     def __init__(
         self,
         *,
@@ -457,10 +460,11 @@ class Model(_message.Message):
         tools: _builtins.bool = ...,
         json_schema: _builtins.bool = ...,
         generative: _builtins.bool = ...,
+        detail: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_length", b"context_length", "generative", b"generative", "id", b"id", "json_schema", b"json_schema", "state", b"state", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_length", b"context_length", "detail", b"detail", "generative", b"generative", "id", b"id", "json_schema", b"json_schema", "state", b"state", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from echomesh.common.v1 import options_pb2 as echomesh_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x63homesh/worker/v1/worker.proto\x12\x12\x65\x63homesh.worker.v1\x1a echomesh/common/v1/options.proto\"\x12\n\x10HeartbeatRequest\"W\n\x11HeartbeatResponse\x12\x14\n\x05ready\x18\x01 \x01(\x08R\x05ready\x12,\n\x12requests_in_flight\x18\x02 \x01(\x05R\x10requestsInFlight2{\n\rWorkerService\x12j\n\tHeartbeat\x12$.echomesh.worker.v1.HeartbeatRequest\x1a%.echomesh.worker.v1.HeartbeatResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x63homesh/worker/v1/worker.proto\x12\x12\x65\x63homesh.worker.v1\x1a echomesh/common/v1/options.proto\"\x12\n\x10HeartbeatRequest\"\x87\x01\n\x11HeartbeatResponse\x12\x14\n\x05ready\x18\x01 \x01(\x08R\x05ready\x12,\n\x12requests_in_flight\x18\x02 \x01(\x05R\x10requestsInFlight\x12\x14\n\x05\x64oing\x18\x03 \x01(\tR\x05\x64oing\x12\x18\n\x07\x66\x61ilure\x18\x04 \x01(\tR\x07\x66\x61ilure2{\n\rWorkerService\x12j\n\tHeartbeat\x12$.echomesh.worker.v1.HeartbeatRequest\x1a%.echomesh.worker.v1.HeartbeatResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKERSERVICE'].methods_by_name['Heartbeat']._serialized_options = b'\312\332\030\004\010\005\030\001\322\332\030\004\010\001\020\001'
   _globals['_HEARTBEATREQUEST']._serialized_start=89
   _globals['_HEARTBEATREQUEST']._serialized_end=107
-  _globals['_HEARTBEATRESPONSE']._serialized_start=109
-  _globals['_HEARTBEATRESPONSE']._serialized_end=196
-  _globals['_WORKERSERVICE']._serialized_start=198
-  _globals['_WORKERSERVICE']._serialized_end=321
+  _globals['_HEARTBEATRESPONSE']._serialized_start=110
+  _globals['_HEARTBEATRESPONSE']._serialized_end=245
+  _globals['_WORKERSERVICE']._serialized_start=247
+  _globals['_WORKERSERVICE']._serialized_end=370
 # @@protoc_insertion_point(module_scope)

@@ -37,18 +37,26 @@ class HeartbeatResponse(_message.Message):
 
     READY_FIELD_NUMBER: _builtins.int
     REQUESTS_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    DOING_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
     """The worker can take requests."""
     requests_in_flight: _builtins.int
+    doing: _builtins.str
+    """While it is not ready: what it is doing."""
+    failure: _builtins.str
+    """Why it will never be ready: what it was to serve cannot be loaded."""
     def __init__(
         self,
         *,
         ready: _builtins.bool = ...,
         requests_in_flight: _builtins.int = ...,
+        doing: _builtins.str = ...,
+        failure: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ready", b"ready", "requests_in_flight", b"requests_in_flight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["doing", b"doing", "failure", b"failure", "ready", b"ready", "requests_in_flight", b"requests_in_flight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

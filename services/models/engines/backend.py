@@ -1,0 +1,150 @@
+"""An engine of our own as a backend: its worker kept alive, its requests admitted and passed on."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from echomesh.worker.v1 import engine_pb2 as pb
+from echomesh.worker.v1.engine_pb2_grpc import EngineWorkerServiceStub
+from services.models.convert import event_from, request_from
+from services.models.domain import Event, Generation, ModelCard, State
+from services.models.engines.settings import EngineModel
+from services.models.failures import away
+from services.runtime.deadline import remaining_s
+from services.runtime.errors import AppError, Reason
+from services.runtime.limits import Gate
+from services.runtime.status import from_rpc_error
+from services.runtime.supervisor import (
+    WorkerLimits,
+    WorkerState,
+    WorkerSupervisor,
+    answers_or_away,
+)
+
+if TYPE_CHECKING:
+    from echomesh.worker.v1.engine_pb2_grpc import EngineWorkerServiceAsyncStub
+
+_DESCRIBE_LIMIT_S = 5.0
+_COUNT_LIMIT_S = 5.0
+# What a worker's end looks like from here; its request can be asked again of its successor.
+_GONE = frozenset((Reason.DEPENDENCY_UNAVAILABLE, Reason.INTERNAL))
+_WORKER = "services.models.engines.worker"
+
+
+class EngineBackend:
+    """One model in a worker of its own.
+
+    Args:
+        model: what to serve.
+        socket_folder: private folder with a short path.
+        number: tells its worker from the others of this service.
+        limits: how patient to be with the worker.
+
+    """
+
+    def __init__(
+        self,
+        model: EngineModel,
+        socket_folder: Path,
+        number: int = 0,
+        limits: WorkerLimits | None = None,
+    ) -> None:
+        self._model = model
+        self._gate = Gate(model.slots, model.queue, name=model.id)
+        self._described = pb.DescribeResponse()
+        self._worker = WorkerSupervisor(
+            f"engine{number}",
+            [sys.executable, "-m", _WORKER, model.model_dump_json()],
+            socket_folder,
+            limits=limits,
+            prepare=self._describe,
+        )
+
+    async def start(self) -> None:
+        """Begin to run the worker; the model is listed as loading until it is there."""
+        await self._worker.start()
+
+    async def close(self) -> None:
+        """Stop the worker."""
+        await self._worker.stop()
+
+    @property
+    def worker_pid(self) -> int | None:
+        """Process id of the worker that runs now."""
+        return self._worker.pid
+
+    def models(self) -> Sequence[ModelCard]:
+        """Return the one model, as it stands."""
+        known = self._described
+        state, detail = self._state()
+        return [
+            ModelCard(
+                id=self._model.id,
+                backend=self._model.engine,
+                state=state,
+                context_length=known.context_length or self._model.context_length,
+                tools=known.tools,
+                json_schema=known.json_schema,
+                detail=detail,
+            )
+        ]
+
+    def _state(self) -> tuple[State, str]:
+        worker = self._worker
+        if worker.state is WorkerState.READY:
+            return State.READY, ""
+        if worker.failure:
+            return State.AWAY, worker.failure
+        if worker.state is WorkerState.STARTING:
+            return State.LOADING, worker.doing or "starting"
+        return State.AWAY, "its engine is started again"
+
+    async def _describe(self, channel: grpc.aio.Channel) -> None:
+        request = pb.DescribeRequest()
+        stub: EngineWorkerServiceAsyncStub = EngineWorkerServiceStub(channel)
+        self._described = await stub.Describe(request, timeout=_DESCRIBE_LIMIT_S)
+
+    async def generate(self, request: Generation, card: ModelCard) -> AsyncGenerator[Event, None]:
+        """See `Backend.generate`."""
+        async with self._gate:
+            call = self._stub().Generate(
+                pb.GenerateRequest(generation=request_from(request)), timeout=remaining_s()
+            )
+            try:
+                with answers_or_away(self._worker.name):
+                    async for message in call:
+                        yield event_from(message.event)
+            except grpc.aio.AioRpcError as error:
+                raise self._meaning(from_rpc_error(error, card.id)) from error
+            except AppError as error:
+                raise self._meaning(error) from error
+            finally:
+                call.cancel()
+
+    def _meaning(self, error: AppError) -> AppError:
+        if error.reason in _GONE:
+            return away(self._model.id, "broke off: its engine ended")
+        return error
+
+    def _stub(self) -> EngineWorkerServiceAsyncStub:
+        try:
+            return EngineWorkerServiceStub(self._worker.channel())
+        except AppError as error:
+            raise away(self._model.id, "is away: its engine is not there") from error
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return how many tokens of this model each text is; raises MODEL_UNAVAILABLE."""
+        limit_s = min(_COUNT_LIMIT_S, remaining_s())
+        try:
+            with answers_or_away(self._worker.name):
+                answer = await self._stub().CountTokens(
+                    pb.CountTokensRequest(texts=texts), timeout=limit_s
+                )
+        except grpc.aio.AioRpcError as error:
+            raise self._meaning(from_rpc_error(error, self._model.id)) from error
+        return list(answer.tokens)

@@ -1,0 +1,180 @@
+"""llama.cpp in this process: a GGUF file behind the engine's contract.
+
+The native server of `xllamacpp` runs here; requests go to it by calls, not by its HTTP, which
+listens on loopback all the same and so is closed with a key that nobody else knows. It speaks the
+Chat Completions format. A generation is stopped from the callback that gets its pieces, and while
+the prompt is read there is a piece for each batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import httpx
+import psutil
+from xllamacpp import CommonParams, Server
+
+from services.models.domain import Event, Generation
+from services.models.engines.engine import Abilities, CannotLoad, Report, Step
+from services.models.engines.gguf import ModelFile, UnusableFile, read_head
+from services.models.engines.settings import LlamaCppModel
+from services.models.failures import bad_response, refused, too_long
+from services.models.openai import wire
+from services.runtime.errors import AppError
+
+DEFAULT_CONTEXT = 8_192
+"""Tokens of context where nothing is said: more costs memory, and prompts are below 4,000."""
+
+_TOO_LONG = "exceed_context_size_error"
+_COUNT_LIMIT_S = 5.0
+
+
+async def load(model: LlamaCppModel, report: Report) -> LlamaCppEngine:
+    """Load a GGUF file.
+
+    Raises:
+        CannotLoad: the file is broken, of an unknown kind, or too large for this machine.
+
+    """
+    report("reading the file's head")
+    try:
+        file = await asyncio.to_thread(read_head, model.path)
+    except UnusableFile as error:
+        raise CannotLoad(str(error)) from error
+    context = model.context_length or min(DEFAULT_CONTEXT, file.context_length or DEFAULT_CONTEXT)
+    _require_memory(file, context * model.slots)
+    report(f"loading {file.size_bytes / 1e6:,.0f} MB")
+    key = secrets.token_urlsafe(32)
+    try:
+        server = await asyncio.to_thread(Server, _params(model, context, key))
+    except RuntimeError as error:
+        raise CannotLoad(
+            f"{model.path}: llama.cpp cannot load this {file.architecture or 'unknown'} model; "
+            "it is broken or of a kind newer than the engine"
+        ) from error
+    return LlamaCppEngine(model, server, key, context)
+
+
+def _require_memory(file: ModelFile, context_tokens: int) -> None:
+    needed, there = file.needed_bytes(context_tokens), psutil.virtual_memory().available
+    if needed > there:
+        raise CannotLoad(
+            f"{file.path} needs about {needed / 1e9:.1f} GB of memory and {there / 1e9:.1f} GB are "
+            "free: take a smaller file, fewer slots or a shorter context"
+        )
+
+
+def _params(model: LlamaCppModel, context: int, key: str) -> Any:
+    params = CommonParams()
+    params.model.path = str(model.path)
+    params.model_alias = {model.id}
+    params.n_ctx = context * model.slots
+    params.n_parallel = model.slots
+    params.n_batch = params.n_ubatch = model.batch
+    params.n_gpu_layers = model.gpu_layers
+    if model.threads:
+        params.cpuparams.n_threads = model.threads
+    params.api_keys = [key]
+    params.ui = False
+    params.verbosity = 0
+    return params
+
+
+class LlamaCppEngine:
+    """A loaded GGUF file; a thread for each slot waits for the native server."""
+
+    def __init__(self, model: LlamaCppModel, server: Any, key: str, context: int) -> None:
+        self._model = model
+        self._server = server
+        self._threads = ThreadPoolExecutor(model.slots, "llamacpp")
+        self._http = httpx.AsyncClient(
+            base_url=server.listening_address,
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=_COUNT_LIMIT_S,
+            trust_env=False,
+        )
+        self.abilities = Abilities(context, tools=True, json_schema=True)
+
+    async def generate(self, request: Generation, step: Step) -> AsyncGenerator[Event, None]:
+        """See `Engine.generate`; stops within one token, or one batch of the prompt."""
+        model = self._model.id
+        reader = wire.Reader(model, "".join(message.content for message in request.messages))
+        body = wire.request_body(request, model) | {"return_progress": True}
+        try:
+            async for piece in self._pieces(body):
+                step()
+                _raise_for(piece, model)
+                if text := reader.take(piece):
+                    yield text
+            for event in reader.end():
+                yield event
+        except wire.Nonsense as error:
+            raise bad_response(model, str(error)) from error
+        except wire.BrokeOff as error:
+            raise bad_response(model, "it broke off") from error
+
+    async def _pieces(self, body: dict[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """What the native server calls back with; leaving this iterator stops it."""
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        stopped = False
+
+        def take(piece: dict[str, Any]) -> bool:
+            loop.call_soon_threadsafe(pieces.put_nowait, piece)
+            return stopped
+
+        call = self._server.handle_chat_completions
+        work = loop.run_in_executor(self._threads, call, body, take)
+        work.add_done_callback(lambda _: pieces.put_nowait(None))
+        try:
+            while (piece := await pieces.get()) is not None:
+                yield piece
+            await self._ended(work)
+        finally:
+            stopped = True
+            # The slot is free only now: an answer before that would promise what is not there.
+            with suppress(Exception):
+                await asyncio.shield(work)
+
+    async def _ended(self, work: asyncio.Future[Any]) -> None:
+        try:
+            await work
+        except ValueError as error:
+            raise refused(self._model.id, "it is not what the engine understands") from error
+        except Exception as error:
+            raise bad_response(self._model.id, "the engine failed") from error
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """See `Engine.count_tokens`."""
+        counts = []
+        for text in texts:
+            answer = await self._http.post("/tokenize", json={"content": text})
+            counts.append(len(answer.raise_for_status().json()["tokens"]))
+        return counts
+
+    async def close(self) -> None:
+        """See `Engine.close`."""
+        await self._http.aclose()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._server = None
+
+
+def _raise_for(piece: dict[str, Any], model: str) -> None:
+    """Raise what an error in place of a piece means."""
+    error = piece.get("error")
+    if not error:
+        return
+    raise _meaning(error if isinstance(error, dict) else {}, model)
+
+
+def _meaning(error: dict[str, Any], model: str) -> AppError:
+    if error.get("type") == _TOO_LONG:
+        return too_long(model)
+    if error.get("code") == 400:
+        return refused(model, "it is not what the engine understands")
+    return bad_response(model, "the engine failed")

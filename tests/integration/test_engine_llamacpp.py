@@ -1,0 +1,254 @@
+"""llama.cpp with a small real model, in its worker, behind the contract of the models service."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from services.models.domain import (
+    Event,
+    Finish,
+    FinishReason,
+    Generation,
+    Message,
+    ModelCard,
+    Role,
+    Sampling,
+    State,
+    Text,
+)
+from services.models.engines.backend import EngineBackend
+from services.models.engines.settings import LlamaCppModel
+from services.runtime.errors import AppError, Reason
+from services.runtime.process import private_folder
+from services.runtime.supervisor import WorkerLimits
+from tests.support.gguf import small_model
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+CONTEXT = 1024
+SOON = WorkerLimits(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.3)
+
+
+@asynccontextmanager
+async def engine(
+    path: Path, sockets: Path, limits: WorkerLimits | None = None, slots: int = 2, queue: int = 1
+) -> AsyncIterator[EngineBackend]:
+    """A running backend for `path`, ready or not."""
+    # One thread: several wait for each other in loops, which a busy machine makes very slow.
+    model = LlamaCppModel(
+        path=path,
+        name="tiny",
+        context_length=CONTEXT,
+        slots=slots,
+        queue=queue,
+        batch=32,
+        threads=1,
+    )
+    backend = EngineBackend(model, private_folder(sockets), limits=limits)
+    await backend.start()
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+async def ready(backend: EngineBackend) -> ModelCard:
+    """The card of the backend's model once it is ready."""
+
+    async def card() -> ModelCard | None:
+        (found,) = backend.models()
+        return found if found.state is State.READY else None
+
+    found = await until(card, "the engine is ready")
+    assert found is not None
+    return found
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def backend(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EngineBackend]:
+    """One ready engine for the tests that leave it whole."""
+    async with engine(small_model(), tmp_path_factory.mktemp("e")) as made:
+        await ready(made)
+        yield made
+
+
+def asked(
+    text: str, max_tokens: int = 24, stop: tuple[str, ...] = (), schema: str = ""
+) -> Generation:
+    """A request for a reply that is the same each time."""
+    sampling = Sampling(temperature=0, seed=1, stop=stop, max_tokens=max_tokens)
+    return Generation((Message(Role.USER, text),), sampling=sampling, response_schema=schema)
+
+
+async def answer(backend: EngineBackend, request: Generation) -> tuple[str, Finish, list[Event]]:
+    """The whole text of a reply, how it ended, and its events."""
+    (card,) = backend.models()
+    events = [event async for event in backend.generate(request, card)]
+    finish = events[-1]
+    assert isinstance(finish, Finish)
+    return "".join(e.text for e in events if isinstance(e, Text)), finish, events
+
+
+async def failure(backend: EngineBackend, request: Generation) -> AppError:
+    """What a request fails with."""
+    with pytest.raises(AppError) as raised:
+        await answer(backend, request)
+    return raised.value
+
+
+async def test_a_loaded_model_says_what_it_can(backend: EngineBackend) -> None:
+    (card,) = backend.models()
+    assert (card.id, card.backend) == ("llamacpp/tiny", "llamacpp")
+    assert (card.context_length, card.tools, card.json_schema) == (CONTEXT, True, True)
+
+
+async def test_a_reply_is_streamed_piece_by_piece_and_its_tokens_counted(
+    backend: EngineBackend,
+) -> None:
+    text, finish, events = await answer(backend, asked("Name three colours."))
+    assert text.strip()
+    assert len(events) > 5
+    assert (finish.reason, finish.model) == (FinishReason.LENGTH, "llamacpp/tiny")
+    assert finish.usage.completion_tokens == 24
+    assert finish.usage.prompt_tokens > 10
+    _, again, _ = await answer(backend, asked("Name three colours."))
+    assert again.usage.cached_tokens > 0
+
+
+async def test_a_stop_string_ends_a_reply_and_is_not_part_of_it(backend: EngineBackend) -> None:
+    whole, _, _ = await answer(backend, asked("Count from 1 to 9."))
+    stop = whole.split()[3]
+    text, finish, _ = await answer(backend, asked("Count from 1 to 9.", stop=(stop,)))
+    assert finish.reason is FinishReason.STOP
+    assert text == whole[: whole.index(stop)]
+
+
+async def test_a_reply_follows_a_json_schema(backend: EngineBackend) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"enum": [1, 2]}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+    text, finish, _ = await answer(
+        backend, asked("Invent a person.", max_tokens=80, schema=json.dumps(schema))
+    )
+    person = json.loads(text)
+    assert person.keys() == {"name", "age"}
+    assert person["age"] in (1, 2)
+    assert finish.reason is FinishReason.STOP
+
+
+async def test_tokens_are_counted_by_the_models_own_tokenizer(backend: EngineBackend) -> None:
+    words, none = await backend.count_tokens(["one two three four", ""])
+    assert (words, none) == (4, 0)
+
+
+async def test_a_prompt_that_does_not_fit_is_refused(backend: EngineBackend) -> None:
+    error = await failure(backend, asked("word " * CONTEXT))
+    assert error.reason is Reason.CONTEXT_TOO_LONG
+    assert error.metadata == {"model": "llamacpp/tiny"}
+
+
+async def test_a_schema_that_is_none_is_refused(backend: EngineBackend) -> None:
+    error = await failure(backend, asked("Hello.", schema='{"type": "no such type"}'))
+    assert error.reason is Reason.MODEL_REFUSED
+    await answer(backend, asked("Hello."))
+
+
+@pytest.mark.parametrize("prompt", ["A long story.", "word " * (CONTEXT - 200)])
+async def test_closing_a_stream_frees_its_slot(backend: EngineBackend, prompt: str) -> None:
+    """While it writes, and while it reads a prompt: more such requests than slots all begin."""
+    (card,) = backend.models()
+    for _ in range(4):
+        async with aclosing(backend.generate(asked(prompt, max_tokens=150), card)) as events:
+            reading = asyncio.ensure_future(anext(events))
+            await asyncio.wait({reading}, timeout=0.05)
+            reading.cancel()
+            await asyncio.wait({reading})
+    text, _, _ = await answer(backend, asked("Name three colours."))
+    assert text.strip()
+
+
+async def test_more_requests_than_slots_and_queue_are_refused_at_once(
+    backend: EngineBackend,
+) -> None:
+    replies = await asyncio.gather(
+        *(answer(backend, asked("A story.", max_tokens=60)) for _ in range(6)),
+        return_exceptions=True,
+    )
+    refused = [reply for reply in replies if isinstance(reply, AppError)]
+    assert [error.reason for error in refused] == [Reason.OVERLOADED] * 3
+    assert all(error.retry_after_s for error in refused)
+
+
+@pytest.mark.parametrize("signum", ["SIGKILL", "SIGSTOP"])
+async def test_an_engine_that_dies_or_freezes_ends_its_streams_and_comes_back(
+    tmp_path: Path, signum: str
+) -> None:
+    """The reader gets a retryable error, and the next request is answered by a new worker."""
+    async with engine(small_model(), tmp_path / "e", SOON) as backend:
+        card = await ready(backend)
+        old = backend.worker_pid
+        assert old is not None
+        async with aclosing(backend.generate(asked("A story.", max_tokens=900), card)) as events:
+            await anext(events)
+            os.kill(old, getattr(signal, signum))
+            with pytest.raises(AppError) as raised:
+                async for _ in events:
+                    pass
+        assert raised.value.reason is Reason.MODEL_UNAVAILABLE
+        assert raised.value.retry_after_s
+
+        async def replaced() -> bool:
+            return backend.worker_pid not in (None, old)
+
+        await until(replaced, "another worker")
+        await ready(backend)
+        text, _, _ = await answer(backend, asked("Name three colours."))
+        assert text.strip()
+
+
+async def test_a_file_that_cannot_be_loaded_is_named_in_the_list_of_models(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.gguf"
+    with small_model().open("rb") as whole:
+        broken.write_bytes(whole.read(1_000_000))
+    async with engine(broken, tmp_path / "e", SOON) as backend:
+
+        async def why() -> str:
+            (card,) = backend.models()
+            return card.detail if card.state is State.AWAY else ""
+
+        async def told() -> bool:
+            return "cut off" in await why()
+
+        await until(told, "the reason is told")
+        assert await why() == f"{broken} is cut off: fetch it again"
+        error = await failure(backend, asked("Hello."))
+        assert error.reason is Reason.MODEL_UNAVAILABLE
+
+
+async def test_a_model_that_does_not_fit_into_memory_is_refused_before_it_is_loaded(
+    tmp_path: Path,
+) -> None:
+    huge = LlamaCppModel(path=small_model(), context_length=1_000_000, slots=64)
+    backend = EngineBackend(huge, private_folder(tmp_path / "e"), limits=SOON)
+    await backend.start()
+    try:
+
+        async def told() -> bool:
+            return "GB are free" in backend.models()[0].detail
+
+        await until(told, "the reason is told")
+        assert backend.models()[0].state is State.AWAY
+    finally:
+        await backend.close()
