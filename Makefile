@@ -11,11 +11,13 @@ help: ## Show this list
 	@grep -E '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /|/' | \
 		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
-.PHONY: setup-run setup-dev
+.PHONY: setup-run setup-dev setup-engine
 setup-run:
 	@$(PYTHON) scripts/setup.py run
 setup-dev:
 	@$(PYTHON) scripts/setup.py dev
+setup-engine:
+	@$(PYTHON) scripts/setup.py engine
 
 .PHONY: run demo
 run: setup-run ## Start the mesh here, play a short conversation, stay up for `echomesh chat`
@@ -23,11 +25,14 @@ run: setup-run ## Start the mesh here, play a short conversation, stay up for `e
 demo: setup-run ## The same, then stop
 	@exec $(BIN)/echomesh up --sample --exit --data "$(DATA)" --port-base $(PORT_BASE)
 
-.PHONY: test unit
+.PHONY: test unit test-engine
 test: setup-dev ## Every test that needs no GPU
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 unit: setup-dev ## The fast, pure tests alone
 	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
+# Python keeps what it compiled here: each engine is two processes that read all of torch.
+test-engine: setup-engine ## vLLM itself, on a CPU, in an environment of its own (6 GB)
+	@PYTHONDONTWRITEBYTECODE= .engine-venv/bin/python -m pytest tests/engine --timeout 300 $(PYTEST_ARGS)
 
 .PHONY: faults cycles mutants
 faults: setup-dev ## Kill, freeze, cut off and attack a running mesh: the promises under failure
@@ -55,11 +60,13 @@ proto-check: proto ## Fail if the generated files are not what protos/ gives
 	@test -z "$$(git ls-files --others --exclude-standard clients/python docs)" || \
 		{ echo "generated files are not committed"; exit 1; }
 
-.PHONY: bench bench-peers soak
+.PHONY: bench bench-peers bench-engine soak
 bench: setup-dev ## Measure; results belong in docs/benchmarks.md
 	@$(BIN)/python -m tests.bench $(BENCH_ARGS)
 bench-peers: setup-dev ## Install what the benchmarks compare with (5 GB, an environment of its own)
 	@tests/bench/peers/install.sh
+bench-engine: setup-engine ## vLLM in our worker beside `vllm serve`, on a CPU
+	@.engine-venv/bin/python -m tests.bench vllm $(BENCH_ARGS)
 soak: setup-dev ## Fifty people and random kills for ten minutes (SOAK_ARGS="--minutes 60")
 	@$(BIN)/python -m tests.bench soak $(SOAK_ARGS)
 

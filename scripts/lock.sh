@@ -11,3 +11,12 @@ compile requirements/uv.in -o requirements/uv.lock
 compile requirements/run.in -o requirements/run.lock
 compile requirements/local-model.in -o services/cli/local_model.lock
 compile requirements/dev.in --group dev -c requirements/run.lock -c services/cli/local_model.lock -o requirements/dev.lock
+# vLLM on a CPU is for Linux alone. Its wheels' own lists name other releases than work together
+# (requirements/engine.in), so they are locked without them.
+on_linux() {
+  .venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-annotate --no-header \
+    --python-version 3.11 --python-platform x86_64-manylinux_2_28 "$@"
+}
+on_linux requirements/engine.in --override requirements/overrides.txt -c requirements/run.lock \
+  --no-emit-package echomesh --no-emit-package echomesh-services -o requirements/engine.lock
+on_linux --no-deps requirements/engine-extra.in >> requirements/engine.lock

@@ -1,6 +1,6 @@
-"""Set up the virtual environment from the locked requirements: standard library alone.
+"""Set up a virtual environment from the locked requirements: standard library alone.
 
-    python3 scripts/setup.py run|dev
+    python3 scripts/setup.py run|dev|engine
 
 Repeating it does nothing until a lock file changes. Every failure is one clear line. It is written
 so that Python 3.6 can read it: an old Python must get as far as being told that it is too old.
@@ -20,8 +20,11 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 # Measured on Linux x86_64 with Python 3.11 and 3.13: the environment and the package cache.
-DISK_MB = {"run": 640, "dev": 800}
+DISK_MB = {"run": 640, "dev": 800, "engine": 9000}
+# vLLM wants its own releases of much, and is large: it is tested in an environment of its own.
+OWN_VENV = {"engine": ROOT / ".engine-venv"}
 SUPPORTED = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
+ENGINE_SUPPORTED = {("Linux", "x86_64")}
 MIN_GLIBC = (2, 28)
 OFFLINE = "could not download packages: is there a network and a package index?"
 # What installers print about causes that people know, in the order of how much they explain.
@@ -65,9 +68,12 @@ def main() -> None:
 
 def set_up(profile: str) -> None:
     """Bring the environment up to date for `profile`; raises SetupError."""
+    global VENV, BIN  # this program sets up one environment and ends
     if profile not in DISK_MB:
-        raise SetupError("usage: setup.py run|dev")
-    check_platform()
+        raise SetupError("usage: setup.py run|dev|engine")
+    VENV = OWN_VENV.get(profile, VENV)
+    BIN = VENV / "bin"
+    check_platform(ENGINE_SUPPORTED if profile == "engine" else SUPPORTED)
     stamp = VENV / f".ready-{profile}"
     wanted = fingerprint(profile)
     if stamp.exists() and stamp.read_text() == wanted:
@@ -78,19 +84,21 @@ def set_up(profile: str) -> None:
     create_environment()
     install(profile)
     # The dev environment holds everything that run needs.
-    for name in {"dev": ("dev", "run"), "run": ("run",)}[profile]:
+    for name in {"dev": ("dev", "run")}.get(profile, (profile,)):
         (VENV / f".ready-{name}").write_text(fingerprint(name))
     say(f"Set up in {time.monotonic() - started:.0f} s")
 
 
-def check_platform() -> None:
+def check_platform(supported: set = SUPPORTED) -> None:
     """Stop on a platform for which some part has no wheel."""
     python = platform.python_version()
     if sys.version_info < (3, 11):
         raise SetupError(f"Echomesh needs Python 3.11 or newer; this is {python}")
     here = (platform.system(), platform.machine())
-    if here not in SUPPORTED:
-        wanted = "Linux x86_64/aarch64 or macOS on arm64"
+    if here not in supported:
+        wanted = "Linux x86_64"
+        if supported is SUPPORTED:
+            wanted += "/aarch64 or macOS on arm64"
         raise SetupError(f"unsupported platform {' '.join(here)}: use {wanted}")
     if here[0] == "Linux":
         name, version = platform.libc_ver()
@@ -156,8 +164,9 @@ def install(profile: str) -> None:
     uv = [str(BIN / "uv"), "pip", "install", "--quiet", "--system-certs", "--no-deps"]
     uv += ["--python", str(BIN / "python")]
     with Step(f"installing {lock(profile).read_text().count('==')} packages"):
-        # Compiled now, each process starts twice as fast.
-        run([*uv, "--require-hashes", "--compile-bytecode", "-r", str(lock(profile))], OFFLINE)
+        # Compiled now, each process starts twice as fast. Of the engine's packages little is used.
+        compiled = [] if profile == "engine" else ["--compile-bytecode"]
+        run([*uv, "--require-hashes", *compiled, "-r", str(lock(profile))], OFFLINE)
     own = [word for path in (ROOT / "clients/python", ROOT) for word in ("-e", str(path))]
     with Step("installing this repository"):
         run([*uv, "--no-build-isolation", *own], "could not install this repository's packages")

@@ -22,6 +22,10 @@ ABOUT = (
     f"sha256 of the model {WEIGHTS_SHA256}",
     "It is fluent but knows little: good to see a model write, not to rely on.",
 )
+OFFER = (
+    "Fetch a small language model to see one write (132 MB, Apache-2.0 and MIT; it knows little; "
+    "later: --local-model)?"
+)
 _INSTALL_LIMIT_S = 600.0
 
 

@@ -16,7 +16,8 @@ from echomesh import Client
 from services.cli.doctor import OLLAMA, find_ollama
 from services.cli.files import read_credentials
 from services.cli.guarded_folder import check_ports, held
-from services.cli.local_model import local_model, require_model_file
+from services.cli.local_model import OFFER, local_model, require_model_file
+from services.cli.offer import agreed, on_terminal
 from services.cli.plan import PUBLIC, SERVICES, Layout, Plan
 from services.cli.progress import StartProgress
 from services.cli.sample import play
@@ -70,9 +71,17 @@ async def run_up(options: UpOptions) -> None:
 
 
 async def _model_file(console: Console, options: UpOptions) -> Path | None:
-    if options.local_model:
+    if options.model:
+        return require_model_file(options.model)
+    if options.local_model or (_may_offer(console, options) and await agreed(console, OFFER)):
         return await local_model(console.print)
-    return require_model_file(options.model) if options.model else None
+    return None
+
+
+def _may_offer(console: Console, options: UpOptions) -> bool:
+    """Whether somebody sits there who looks around for the first time and brought no model."""
+    wanted = options.sample and not (options.leave or options.openai_url)
+    return wanted and not Layout(options.data).credentials.exists() and on_terminal(console)
 
 
 async def _unless(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.models.domain import Backend, Generation, ModelCard, State
+from services.models.domain import Backend, Generation, ModelCard, State, TokenCounter
+from services.models.failures import lacks
 from services.runtime.errors import AppError, Reason, not_found
 
 # A model that is away is looked for again within this time.
@@ -38,8 +39,19 @@ class Catalogue:
         if card.state is not State.READY:
             raise _away(card.id)
         if missing := _missing(card, request):
-            raise _lacks(card.id, missing)
+            raise lacks(card.id, missing)
         return found
+
+    def counter(self, model: str) -> TokenCounter | None:
+        """Returns who counts a model's tokens (the first one's if none is named), if anyone can.
+
+        Raises:
+            AppError: NOT_FOUND.
+
+        """
+        backend, card = self._named(model) if model else self._entries()[0]
+        ready = card.state is State.READY
+        return backend if ready and isinstance(backend, TokenCounter) else None
 
     def _entries(self) -> list[tuple[Backend, ModelCard]]:
         return [(backend, card) for backend in self._backends for card in backend.models()]
@@ -56,22 +68,20 @@ class Catalogue:
         if able:
             return able[0]
         if ready:
-            raise _lacks(ready[0][1].id, _missing(ready[0][1], request))
+            raise lacks(ready[0][1].id, _missing(ready[0][1], request))
         raise _away("any model")
 
 
 def _missing(card: ModelCard, request: Generation) -> str:
+    if card.embeds:
+        return "text"
     if request.tools and not card.tools:
         return "tools"
+    if request.lora_adapter and request.lora_adapter not in card.lora_adapters:
+        return "lora_adapter"
+    if request.logprobs and not card.logprobs:
+        return "logprobs"
     return "response_format" if request.response_schema and not card.json_schema else ""
-
-
-def _lacks(model: str, ability: str) -> AppError:
-    return AppError(
-        Reason.MODEL_LACKS_ABILITY,
-        f"{model} cannot do what the request asks: {ability}",
-        metadata={"model": model, "ability": ability},
-    )
 
 
 def _away(model: str) -> AppError:

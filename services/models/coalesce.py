@@ -81,7 +81,7 @@ def joined(events: list[Event]) -> list[Event]:
     for event in events:
         last = result[-1] if result else None
         if isinstance(event, Text) and isinstance(last, Text):
-            result[-1] = Text(last.text + event.text)
+            result[-1] = Text(last.text + event.text, last.logprobs + event.logprobs)
         else:
             result.append(event)
     return result

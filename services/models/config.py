@@ -28,7 +28,7 @@ class Upstream(BaseModel):
     retries: int = Field(3, ge=0, le=10)
     """Further tries, all before the first text."""
     concurrency: int = Field(8, ge=1, le=1024)
-    """Replies generated at once."""
+    """Replies generated at once, at most: fewer while the server is late or says it is full."""
     queue: int = Field(32, ge=0, le=10_000)
     """Requests that may wait; more are refused."""
     tools: bool = True
@@ -54,8 +54,8 @@ class ModelsSettings(ServiceSettings):
     engines: tuple[EngineModel, ...] = Field(
         (),
         description='models of our own engines as JSON: [{"engine": "llamacpp", "path": '
-        '"/models/tiny.gguf"}], with optional name, context_length, slots, queue, threads, batch, '
-        "gpu_layers",
+        '"/models/tiny.gguf"}, {"engine": "vllm", "model": "/models/qwen3-4b"}], with optional '
+        "name, context_length, slots, queue and more (docs/models.md)",
     )
     upstream_api_key: SecretStr | None = Field(
         None, description="key of the one upstream that names none of its own"

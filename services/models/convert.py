@@ -11,12 +11,14 @@ from services.models.domain import (
     Finish,
     FinishReason,
     Generation,
+    LikelyToken,
     Message,
     ModelCard,
     Role,
     Sampling,
     State,
     Text,
+    TokenLogprob,
     ToolCall,
     ToolSpec,
     Usage,
@@ -43,6 +45,7 @@ _FINISH_REASONS = {number: reason for reason, number in _FINISH.items()}
 _STATES = {
     State.READY: pb.MODEL_STATE_READY,
     State.LOADING: pb.MODEL_STATE_LOADING,
+    State.ASLEEP: pb.MODEL_STATE_ASLEEP,
     State.AWAY: pb.MODEL_STATE_AWAY,
 }
 
@@ -70,6 +73,9 @@ def generation_from(request: pb.GenerateRequest) -> Generation:
         evidence=tuple(_turn(evidence) for evidence in request.evidence),
         user_name=request.user_name,
         assistant_name=request.assistant_name,
+        lora_adapter=request.lora_adapter,
+        priority=request.priority,
+        logprobs=request.logprobs,
     )
 
 
@@ -128,10 +134,20 @@ def _said_at(evidence: pb.Evidence) -> dt.datetime:
 def response_from(event: Event) -> pb.GenerateResponse:
     """Returns one message of the stream."""
     if isinstance(event, Text):
-        return pb.GenerateResponse(text=event.text)
+        return pb.GenerateResponse(text=event.text, logprobs=map(_logprob_from, event.logprobs))
     if isinstance(event, ToolCall):
         return pb.GenerateResponse(tool_call=_call_from(event))
     return pb.GenerateResponse(finish=_finish(event))
+
+
+def _logprob_from(token: TokenLogprob) -> pb.TokenLogprob:
+    return pb.TokenLogprob(
+        token=token.token,
+        logprob=token.logprob,
+        likeliest=[
+            pb.LikelyToken(token=other.token, logprob=other.logprob) for other in token.likeliest
+        ],
+    )
 
 
 def _finish(finish: Finish) -> pb.Finish:
@@ -159,6 +175,9 @@ def model_from(card: ModelCard) -> pb.Model:
         json_schema=card.json_schema,
         generative=card.generative,
         detail=card.detail,
+        lora_adapters=card.lora_adapters,
+        logprobs=card.logprobs,
+        embeds=card.embeds,
     )
 
 
@@ -179,6 +198,9 @@ def request_from(generation: Generation) -> pb.GenerateRequest:
         else None,
         user_name=generation.user_name,
         assistant_name=generation.assistant_name,
+        lora_adapter=generation.lora_adapter,
+        priority=generation.priority,
+        logprobs=generation.logprobs,
     )
 
 
@@ -209,7 +231,7 @@ def event_from(response: pb.GenerateResponse) -> Event:
     """Returns the event that `response_from` makes the same message of."""
     kind = response.WhichOneof("event")
     if kind == "text":
-        return Text(response.text)
+        return Text(response.text, tuple(map(_logprob, response.logprobs)))
     if kind == "tool_call":
         call = response.tool_call
         return ToolCall(call.id, call.name, call.arguments_json)
@@ -222,3 +244,8 @@ def event_from(response: pb.GenerateResponse) -> Event:
         quoted=tuple(finish.quoted_evidence_ids),
         confidence=finish.confidence,
     )
+
+
+def _logprob(message: pb.TokenLogprob) -> TokenLogprob:
+    likeliest = tuple(LikelyToken(other.token, other.logprob) for other in message.likeliest)
+    return TokenLogprob(message.token, message.logprob, likeliest)

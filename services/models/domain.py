@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from services.models.extractive.turns import Turn
 
@@ -32,6 +32,7 @@ class State(Enum):
 
     READY = "ready"
     LOADING = "loading"
+    ASLEEP = "asleep"
     AWAY = "away"
 
 
@@ -83,6 +84,9 @@ class Generation:
         response_schema: JSON Schema text the reply must follow; empty for free text.
         evidence: recalled turns, for backends that answer from them.
         user_name: the name of "I" among the speakers; `assistant_name` that of "you".
+        lora_adapter: one of the model's; empty for the model as it is.
+        priority: the lowest goes first where requests wait; only a wish.
+        logprobs: how many of the likeliest tokens to tell for each token; 0 for none.
 
     """
 
@@ -94,6 +98,9 @@ class Generation:
     evidence: tuple[Turn, ...] = ()
     user_name: str = ""
     assistant_name: str = ""
+    lora_adapter: str = ""
+    priority: int = 0
+    logprobs: int = 0
 
 
 @dataclass(frozen=True)
@@ -106,10 +113,28 @@ class Usage:
 
 
 @dataclass(frozen=True)
+class LikelyToken:
+    """A token that could stand at a place, and the natural logarithm of its probability."""
+
+    token: str
+    logprob: float
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """The token that stands at a place, and the likeliest ones there, likeliest first."""
+
+    token: str
+    logprob: float
+    likeliest: tuple[LikelyToken, ...] = ()
+
+
+@dataclass(frozen=True)
 class Text:
-    """More text of the reply."""
+    """More text of the reply; with the log-probabilities of its tokens if they were asked for."""
 
     text: str
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -130,7 +155,8 @@ Event = Text | ToolCall | Finish
 class ModelCard:
     """An entry of the catalogue.
 
-    A context length of 0 (tokens) means unknown; `detail` says why a model is not ready.
+    A context length of 0 (tokens) means unknown; `detail` says why a model is not ready. One that
+    `embeds` makes vectors and no replies.
     """
 
     id: str
@@ -141,6 +167,9 @@ class ModelCard:
     json_schema: bool = False
     generative: bool = True
     detail: str = ""
+    lora_adapters: tuple[str, ...] = ()
+    logprobs: bool = False
+    embeds: bool = False
 
 
 class Backend(Protocol):
@@ -157,6 +186,20 @@ class Backend(Protocol):
 
         Raises:
             AppError: the model is away, refused the request, or answered nonsense.
+
+        """
+        ...
+
+
+@runtime_checkable
+class TokenCounter(Protocol):
+    """A backend with its model's own tokenizer at hand."""
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Returns how many tokens each text is.
+
+        Raises:
+            AppError: MODEL_UNAVAILABLE.
 
         """
         ...

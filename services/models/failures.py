@@ -41,3 +41,12 @@ def refused(model: str, why: str) -> AppError:
         f"{model} refused the request: {why}",
         metadata={"model": model},
     )
+
+
+def lacks(model: str, ability: str) -> AppError:
+    """Return MODEL_LACKS_ABILITY: another model may be able to."""
+    return AppError(
+        Reason.MODEL_LACKS_ABILITY,
+        f"{model} cannot do what the request asks: {ability}",
+        metadata={"model": model, "ability": ability},
+    )

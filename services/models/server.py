@@ -14,6 +14,7 @@ from services.models.extractive.backend import MODEL, ExtractiveBackend
 from services.models.openai.backend import OpenAIBackend
 from services.models.openai.upstream import Server as UpstreamServer
 from services.models.service import ModelServicer
+from services.runtime.clock import SystemClock
 from services.runtime.limits import Gate
 from services.runtime.process import socket_folder
 from services.runtime.security import open_security
@@ -51,7 +52,10 @@ async def open_engines(settings: ModelsSettings, stack: AsyncExitStack) -> list[
     if not settings.engines:
         return []
     sockets = socket_folder(settings.data_dir)
-    engines = [EngineBackend(model, sockets, n) for n, model in enumerate(settings.engines)]
+    engines = [
+        EngineBackend(model, sockets, number, otlp_endpoint=settings.otlp_endpoint)
+        for number, model in enumerate(settings.engines)
+    ]
     for engine in engines:
         stack.push_async_callback(engine.close)
         await engine.start()
@@ -62,6 +66,6 @@ async def open_upstream(upstream: Upstream, stack: AsyncExitStack) -> OpenAIBack
     """Opens the connection pool to one upstream and starts looking for it."""
     server = UpstreamServer(upstream)
     stack.push_async_callback(server.close)
-    backend = OpenAIBackend(upstream, server)
+    backend = OpenAIBackend(upstream, server, SystemClock())
     await background(stack, backend.keep_probing())
     return backend

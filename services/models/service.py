@@ -12,6 +12,7 @@ from services.models.catalogue import Catalogue
 from services.models.coalesce import coalesced
 from services.models.convert import generation_from, model_from, response_from
 from services.models.domain import estimated_tokens
+from services.runtime.errors import AppError, Reason
 
 
 class ModelServicer(models_pb2_grpc.ModelServiceServicer):
@@ -41,5 +42,14 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
     async def CountTokens(  # noqa: N802 - the contract's name
         self, request: pb.CountTokensRequest, context: Any
     ) -> pb.CountTokensResponse:
-        """Estimates tokens; no backend's tokenizer is at hand yet."""
+        """Counts with the model's own tokenizer where that is at hand, else estimates."""
+        counter = self._catalogue.counter(request.model)
+        if counter is not None:
+            try:
+                return pb.CountTokensResponse(
+                    tokens=await counter.count_tokens(request.texts), exact=True
+                )
+            except AppError as error:
+                if error.reason is not Reason.MODEL_UNAVAILABLE:
+                    raise
         return pb.CountTokensResponse(tokens=map(estimated_tokens, request.texts), exact=False)

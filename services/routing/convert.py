@@ -127,7 +127,7 @@ def model_from(model: models_pb2.Model) -> domain.Model:
     """Return a model of the mesh."""
     return domain.Model(
         id=model.id,
-        ready=model.state == models_pb2.MODEL_STATE_READY,
+        ready=model.state == models_pb2.MODEL_STATE_READY and not model.embeds,
         context_length=model.context_length,
         tools=model.tools,
         json_schema=model.json_schema,

@@ -1,9 +1,8 @@
 """Concurrency that finds its own bound: as much at once as what is behind it answers in time.
 
-Additive increase, multiplicative decrease, as TCP does it (Chiu and Jain 1989) and Netflix's
-concurrency-limits: while places are short and the work is in time the bound creeps up; when it is
-late the bound falls. Who would have to wait too long is refused when they come, not when they have
-waited: the expected wait is how many stand before them times the time of one, by the bound.
+While places are short and the work is in time the bound creeps up; when it is late the bound falls
+(`aimd`). Who would have to wait too long is refused when they come, not when they have waited: the
+expected wait is how many stand before them times the time of one, by the bound.
 """
 
 from __future__ import annotations
@@ -13,12 +12,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from services.runtime.aimd import AdaptiveLimit
 from services.runtime.clock import Clock
 from services.runtime.errors import AppError, Reason
 from services.runtime.metrics import gauge
 
-# What is left of the bound when the work is late; one late burst cuts it once.
-DECREASE = 0.8
 # Weight of the newest time in the running mean.
 NEWEST_WEIGHT = 0.1
 # Who is refused comes again after the expected wait, but not at once.
@@ -27,30 +25,19 @@ MIN_RETRY_S = 1.0
 _LIMIT = gauge("echomesh_adaptive_limit", "How many may run at once now.", ("gate",))
 
 
-class AdaptiveGate:
-    """Lets a changing number of bodies run at once; the rest wait in the order they came.
+class Places:
+    """Lets as many bodies run at once as `limit` says; the rest wait in the order they came.
 
-    `least` and `most` bound the number, `first` is what it starts with; `name` is told to those
-    who are refused.
+    `name` is told to those who are refused, and is the metric's label.
     """
 
-    def __init__(self, *, least: int, first: int, most: int, name: str, clock: Clock) -> None:
-        if not 1 <= least <= first <= most:
-            raise ValueError("1 <= least <= first <= most must hold")
-        self._least, self._limit, self._most = least, float(first), most
-        self._told = _LIMIT.labels(name)
-        self._told.set(first)
+    def __init__(self, limit: AdaptiveLimit, name: str) -> None:
+        self._limit = limit
         self._name = name
-        self._clock = clock
+        self._told = _LIMIT.labels(name)
         self._running = 0
         self._waiters: deque[asyncio.Future[None]] = deque()
-        self._mean_s = 0.0
-        self._cut_at = float("-inf")
-
-    @property
-    def limit(self) -> int:
-        """How many may run at once now."""
-        return int(self._limit)
+        self.limit_changed()
 
     @property
     def running(self) -> int:
@@ -63,43 +50,45 @@ class AdaptiveGate:
         return len(self._waiters)
 
     @property
-    def expected_wait_s(self) -> float:
-        """How long one that comes now would wait, in seconds; 0 if there is a free place."""
-        if not self._must_wait:
-            return 0.0
-        return (self.waiting + 1) * self._mean_s / self.limit
+    def full(self) -> bool:
+        """Whether as many run as may."""
+        return self._running >= self._limit.value
 
-    def require(self, wait_s: float) -> None:
-        """Raise AppError OVERLOADED if one that comes now would wait longer than `wait_s`."""
-        expected_s = self.expected_wait_s
-        if expected_s > wait_s:
-            raise AppError(
-                Reason.OVERLOADED,
-                f"too many {self._name} at once; try again later",
-                metadata={"queue": self._name},
-                retry_after_s=max(MIN_RETRY_S, expected_s),
-            )
+    @property
+    def must_wait(self) -> bool:
+        """Whether one that comes now would have to wait."""
+        return self.full or bool(self._waiters)
+
+    def limit_changed(self) -> None:
+        """Take account of a change of the limit: who waits may come in."""
+        self._told.set(self._limit.value)
+        while self._waiters and not self.full:
+            given = self._waiters.popleft()
+            if given.cancelled():
+                continue
+            self._running += 1
+            given.set_result(None)
+
+    def refusal(self, retry_after_s: float) -> AppError:
+        """Return OVERLOADED for one that shall not wait."""
+        return AppError(
+            Reason.OVERLOADED,
+            f"too many {self._name} at once; try again later",
+            metadata={"queue": self._name},
+            retry_after_s=retry_after_s,
+        )
 
     @asynccontextmanager
-    async def place(self, in_time_s: float) -> AsyncIterator[None]:
-        """Wait for a place and hold it; the work is late if it then takes over `in_time_s`.
-
-        A body that raises or is cancelled tells nothing of the time it would have taken.
-        """
+    async def hold(self) -> AsyncIterator[None]:
+        """Wait for a place and hold it."""
         await self._enter()
-        began = self._clock.monotonic()
         try:
             yield
-            self._learn(began, in_time_s)
         finally:
             self._leave()
 
-    @property
-    def _must_wait(self) -> bool:
-        return self._running >= self.limit or bool(self._waiters)
-
     async def _enter(self) -> None:
-        if not self._must_wait:
+        if not self.must_wait:
             self._running += 1
             return
         given = asyncio.get_running_loop().create_future()
@@ -115,22 +104,65 @@ class AdaptiveGate:
 
     def _leave(self) -> None:
         self._running -= 1
-        while self._waiters and self._running < self.limit:
-            given = self._waiters.popleft()
-            if given.cancelled():
-                continue
-            self._running += 1
-            given.set_result(None)
+        self.limit_changed()
+
+
+class AdaptiveGate:
+    """Places whose number follows whether the work is done in time.
+
+    `least` and `most` bound the number, `first` is what it starts with.
+    """
+
+    def __init__(self, *, least: int, first: int, most: int, name: str, clock: Clock) -> None:
+        self._limit = AdaptiveLimit(least=least, first=first, most=most)
+        self._places = Places(self._limit, name)
+        self._clock = clock
+        self._mean_s = 0.0
+
+    @property
+    def limit(self) -> int:
+        """How many may run at once now."""
+        return self._limit.value
+
+    @property
+    def running(self) -> int:
+        """How many bodies run now."""
+        return self._places.running
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait now."""
+        return self._places.waiting
+
+    @property
+    def expected_wait_s(self) -> float:
+        """How long one that comes now would wait, in seconds; 0 if there is a free place."""
+        if not self._places.must_wait:
+            return 0.0
+        return (self.waiting + 1) * self._mean_s / self.limit
+
+    def require(self, wait_s: float) -> None:
+        """Raise AppError OVERLOADED if one that comes now would wait longer than `wait_s`."""
+        expected_s = self.expected_wait_s
+        if expected_s > wait_s:
+            raise self._places.refusal(max(MIN_RETRY_S, expected_s))
+
+    @asynccontextmanager
+    async def place(self, in_time_s: float) -> AsyncIterator[None]:
+        """Wait for a place and hold it; the work is late if it then takes over `in_time_s`.
+
+        A body that raises or is cancelled tells nothing of the time it would have taken.
+        """
+        async with self._places.hold():
+            began = self._clock.monotonic()
+            yield
+            self._learn(began, in_time_s)
 
     def _learn(self, began: float, in_time_s: float) -> None:
         now = self._clock.monotonic()
         took_s = now - began
         self._mean_s += NEWEST_WEIGHT * (took_s - self._mean_s)
-        if took_s <= in_time_s:
-            if self._running >= self.limit:
-                self._limit = min(self._most, self._limit + 1 / self._limit)
-        elif began >= self._cut_at:
-            # What began before the last cut was late for the bound that was.
-            self._cut_at = now
-            self._limit = max(self._least, self._limit * DECREASE)
-        self._told.set(self.limit)
+        if took_s > in_time_s:
+            self._limit.fall(began, now)
+        elif self._places.full:
+            self._limit.rise()

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 # These take long, or data of one's own: they run only when they are named.
-ON_REQUEST = {"soak", "peers"}
+ON_REQUEST = {"soak", "peers", "answers_by_kind", "vllm"}
 
 
 def main() -> None:

@@ -37,13 +37,18 @@ class PromptReader:
 
         Spaces are normalised. Late means that what was recalled missed its share of the tier.
         """
+        messages, late = await self.messages_for(client, text, speaker=speaker, tier=tier)
+        return " ".join(" ".join(message["content"] for message in messages).split()), late
+
+    async def messages_for(
+        self, client: Client, text: str, *, speaker: str, tier: str
+    ) -> tuple[list[dict[str, str]], bool]:
+        """Ask through Chat; return the prompt's messages (role and content), and whether late."""
         self.double.requests.clear()
         model = f"{_UPSTREAM}/{self.double.models[0]['id']}"
         _, final = await client.reply(text, model=model, tier=tier, store=False, speaker=speaker)
         assert final.model == model, f"{model} did not answer"
-        messages = self.double.requests[-1]["messages"]
-        prompt = " ".join(" ".join(message["content"] for message in messages).split())
-        return prompt, "memory" in final.degraded
+        return self.double.requests[-1]["messages"], "memory" in final.degraded
 
 
 @asynccontextmanager

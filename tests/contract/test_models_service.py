@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,6 +71,17 @@ class ScriptedBackend:
             self.stopped.set()
 
 
+class CountingBackend(ScriptedBackend):
+    """One whose engine counts a token for each letter, or says why it cannot."""
+
+    error: AppError | None = None
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        if self.error is not None:
+            raise self.error
+        return [len(text) for text in texts]
+
+
 END = Finish(FinishReason.STOP, Usage(3, 2, 1), "lab/one")
 
 
@@ -78,16 +90,24 @@ def scripted() -> ScriptedBackend:
     return ScriptedBackend(Text("a"), Text("b"), ToolCall("c", "look", "{}"), Text("d"), END)
 
 
-@pytest.fixture
-async def stub(
-    scripted: ScriptedBackend, tmp_path: Path
+@asynccontextmanager
+async def serve(
+    tmp_path: Path, backend: ScriptedBackend
 ) -> AsyncIterator[pb_grpc.ModelServiceStub]:
-    catalogue = Catalogue([scripted, ExtractiveBackend(NoEmbedder(), Gate(2, 2))])
+    catalogue = Catalogue([backend, ExtractiveBackend(NoEmbedder(), Gate(2, 2))])
     registration = Registration(
         pb_grpc.add_ModelServiceServicer_to_server, ModelServicer(catalogue), SERVICE
     )
     async with serving(tmp_path, registration, name="models") as wire, wire.mesh() as channel:
         yield pb_grpc.ModelServiceStub(channel)
+
+
+@pytest.fixture
+async def stub(
+    scripted: ScriptedBackend, tmp_path: Path
+) -> AsyncIterator[pb_grpc.ModelServiceStub]:
+    async with serve(tmp_path, scripted) as served:
+        yield served
 
 
 def ask(text: str = "Hi", model: str = "", **more: object) -> pb.GenerateRequest:
@@ -212,6 +232,33 @@ async def test_tokens_are_counted_for_each_text_and_said_to_be_estimates(stub):
     counted = await stub.CountTokens(pb.CountTokensRequest(texts=["", "four", "five!"]))
     assert list(counted.tokens) == [0, 1, 2]
     assert not counted.exact
+
+
+@pytest.mark.parametrize("model", ["", "lab/one"])
+async def test_an_engine_with_its_tokenizer_at_hand_counts_exactly(tmp_path, model):
+    async with serve(tmp_path, CountingBackend()) as stub:
+        request = pb.CountTokensRequest(model=model, texts=["", "four", "five!"])
+        counted = await stub.CountTokens(request)
+        assert (list(counted.tokens), counted.exact) == ([0, 4, 5], True)
+        request.model = "extractive"
+        counted = await stub.CountTokens(request)
+        assert (list(counted.tokens), counted.exact) == ([0, 1, 2], False)
+
+
+@pytest.mark.parametrize("state", [State.LOADING, State.AWAY, State.READY])
+async def test_while_the_engine_is_away_tokens_are_estimated(tmp_path, state):
+    """Also when it goes just then."""
+    backend = CountingBackend(state=state)
+    backend.error = AppError(Reason.MODEL_UNAVAILABLE, "gone")
+    async with serve(tmp_path, backend) as stub:
+        counted = await stub.CountTokens(pb.CountTokensRequest(model="lab/one", texts=["four"]))
+    assert (list(counted.tokens), counted.exact) == ([1], False)
+
+
+async def test_the_tokens_of_an_unknown_model_are_not_counted(stub):
+    with pytest.raises(AppError) as caught:
+        await stub.CountTokens(pb.CountTokensRequest(model="lab/none", texts=["four"]))
+    assert caught.value.reason is Reason.NOT_FOUND
 
 
 async def test_texts_that_come_together_share_a_message_but_the_first_goes_out_at_once():

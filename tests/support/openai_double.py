@@ -14,11 +14,12 @@ _REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found"
 
 @dataclass(frozen=True)
 class Answer:
-    """What the server sends for one chat request.
+    """What the server sends for one chat request; nothing at all with a `status` of 0.
 
     `parts` follow the head one by one. With `hold` the connection stays open and silent after
     the last part; otherwise it is closed, without the end mark of a chunked body if `cut`.
-    `forever` says the last part again and again, `pause_s` seconds apart.
+    `forever` says the last part again and again, `pause_s` seconds apart; otherwise the end
+    comes that long after the last part.
     """
 
     parts: Sequence[bytes] = ()
@@ -61,7 +62,8 @@ class OpenAIDouble:
     """The server's script and what it has seen.
 
     `answers` are used up in order; the last one stays. `hung_up` is set when a client leaves
-    while an answer is under way.
+    while an answer is under way; `looks` counts how often the list of models was asked for. With a
+    `capacity` a chat request beyond so many at once gets status 429, which `refused` counts.
     """
 
     answers: list[Answer] = field(default_factory=lambda: [reply("Hello", " there")])
@@ -70,9 +72,13 @@ class OpenAIDouble:
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
+    looks: int = 0
+    capacity: int | None = None
+    refused: int = 0
     port: int = 0
     _server: asyncio.Server | None = None
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _answering: int = 0
 
     @property
     def url(self) -> str:
@@ -116,10 +122,20 @@ class OpenAIDouble:
             return
         self.requests.append(json.loads(body))
         self.headers.append(headers)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        await self._answer(answer, reader, writer)
+        self._answering += 1
+        try:
+            await self._answer(self._next_answer(), reader, writer)
+        finally:
+            self._answering -= 1
+
+    def _next_answer(self) -> Answer:
+        if self.capacity is not None and self._answering > self.capacity:
+            self.refused += 1
+            return Answer([b"{}"], status=429)
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
     async def _list_models(self, writer: asyncio.StreamWriter) -> None:
+        self.looks += 1
         listed = json.dumps({"object": "list", "data": list(self.models)}).encode()
         writer.write(_head(self.models_status, "application/json") + _chunk(listed) + _chunk(b""))
         await writer.drain()
@@ -140,6 +156,8 @@ class OpenAIDouble:
                     await task
 
     async def _send(self, answer: Answer, writer: asyncio.StreamWriter) -> None:
+        if not answer.status:
+            return
         writer.write(_head(answer.status, answer.content_type, answer.headers))
         for part in answer.parts:
             writer.write(_chunk(part))
@@ -150,6 +168,7 @@ class OpenAIDouble:
             await asyncio.sleep(answer.pause_s)
         if answer.hold:
             await asyncio.Event().wait()
+        await asyncio.sleep(answer.pause_s)
         if not answer.cut:
             writer.write(_chunk(b""))
         await writer.drain()

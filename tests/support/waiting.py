@@ -33,10 +33,12 @@ async def overdue(call: Callable[[], Awaitable[object]], reached: asyncio.Event)
     raise AssertionError(f"no call reached the server within {_DEADLINES_S[-1]:.0f} s")
 
 
-async def until(condition: Callable[[], Awaitable[_T]], what: str) -> _T:
+async def until(
+    condition: Callable[[], Awaitable[_T]], what: str, patience_s: float = PATIENCE_S
+) -> _T:
     """Ask until the answer is true, and return it; it is an error if it never is."""
-    ends = time.monotonic() + PATIENCE_S
+    ends = time.monotonic() + patience_s
     while not (answer := await condition()):
-        assert time.monotonic() < ends, f"not within {PATIENCE_S:.0f} s: {what}"
+        assert time.monotonic() < ends, f"not within {patience_s:.0f} s: {what}"
         await asyncio.sleep(_POLL_S)
     return answer

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+from opentelemetry import propagate
 
 from echomesh.worker.v1 import engine_pb2 as pb
 from echomesh.worker.v1.engine_pb2_grpc import EngineWorkerServiceStub
 from services.models.convert import event_from, request_from
 from services.models.domain import Event, Generation, ModelCard, State
+from services.models.engines.engine import OTLP_VARIABLE, Load, SleepLevel, Vector
 from services.models.engines.settings import EngineModel
 from services.models.failures import away
 from services.runtime.deadline import remaining_s
@@ -31,8 +34,15 @@ if TYPE_CHECKING:
 
 _DESCRIBE_LIMIT_S = 5.0
 _COUNT_LIMIT_S = 5.0
+# Moving the weights of a large model takes seconds; reading them again from a disk, minutes.
+_SLEEP_LIMIT_S = 60.0
+_WAKE_LIMIT_S = 600.0
 # What a worker's end looks like from here; its request can be asked again of its successor.
 _GONE = frozenset((Reason.DEPENDENCY_UNAVAILABLE, Reason.INTERNAL))
+_LEVELS = {
+    SleepLevel.KEEP_WEIGHTS: pb.SLEEP_LEVEL_KEEP_WEIGHTS,
+    SleepLevel.DROP_WEIGHTS: pb.SLEEP_LEVEL_DROP_WEIGHTS,
+}
 _WORKER = "services.models.engines.worker"
 
 
@@ -44,6 +54,7 @@ class EngineBackend:
         socket_folder: private folder with a short path.
         number: tells its worker from the others of this service.
         limits: how patient to be with the worker.
+        otlp_endpoint: where an engine with spans of its own sends them.
 
     """
 
@@ -53,15 +64,18 @@ class EngineBackend:
         socket_folder: Path,
         number: int = 0,
         limits: WorkerLimits | None = None,
+        otlp_endpoint: str | None = None,
     ) -> None:
         self._model = model
-        self._gate = Gate(model.slots, model.queue, name=model.id)
+        self._gate = Gate(*model.admitted, name=model.id)
         self._described = pb.DescribeResponse()
+        self._asleep = False
         self._worker = WorkerSupervisor(
             f"engine{number}",
             [sys.executable, "-m", _WORKER, model.model_dump_json()],
             socket_folder,
-            limits=limits,
+            env={OTLP_VARIABLE: otlp_endpoint} if otlp_endpoint else None,
+            limits=limits or WorkerLimits(start_limit_s=model.load_limit_s),
             prepare=self._describe,
         )
 
@@ -90,14 +104,18 @@ class EngineBackend:
                 context_length=known.context_length or self._model.context_length,
                 tools=known.tools,
                 json_schema=known.json_schema,
+                generative=not known.embeds,
                 detail=detail,
+                lora_adapters=tuple(known.lora_adapters),
+                logprobs=known.logprobs,
+                embeds=known.embeds,
             )
         ]
 
     def _state(self) -> tuple[State, str]:
         worker = self._worker
         if worker.state is WorkerState.READY:
-            return State.READY, ""
+            return (State.ASLEEP, "it sleeps") if self._asleep else (State.READY, "")
         if worker.failure:
             return State.AWAY, worker.failure
         if worker.state is WorkerState.STARTING:
@@ -108,23 +126,33 @@ class EngineBackend:
         request = pb.DescribeRequest()
         stub: EngineWorkerServiceAsyncStub = EngineWorkerServiceStub(channel)
         self._described = await stub.Describe(request, timeout=_DESCRIBE_LIMIT_S)
+        self._asleep = False
 
     async def generate(self, request: Generation, card: ModelCard) -> AsyncGenerator[Event, None]:
         """See `Backend.generate`."""
         async with self._gate:
             call = self._stub().Generate(
-                pb.GenerateRequest(generation=request_from(request)), timeout=remaining_s()
+                pb.GenerateRequest(generation=request_from(request)),
+                timeout=remaining_s(),
+                metadata=_trace_metadata(),
             )
             try:
-                with answers_or_away(self._worker.name):
+                with self._answering():
                     async for message in call:
                         yield event_from(message.event)
-            except grpc.aio.AioRpcError as error:
-                raise self._meaning(from_rpc_error(error, card.id)) from error
-            except AppError as error:
-                raise self._meaning(error) from error
             finally:
                 call.cancel()
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        """Surround a call to the worker: its errors are those of the model."""
+        try:
+            with answers_or_away(self._worker.name):
+                yield
+        except grpc.aio.AioRpcError as error:
+            raise self._meaning(from_rpc_error(error, self._model.id)) from error
+        except AppError as error:
+            raise self._meaning(error) from error
 
     def _meaning(self, error: AppError) -> AppError:
         if error.reason in _GONE:
@@ -140,11 +168,53 @@ class EngineBackend:
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens of this model each text is; raises MODEL_UNAVAILABLE."""
         limit_s = min(_COUNT_LIMIT_S, remaining_s())
-        try:
-            with answers_or_away(self._worker.name):
-                answer = await self._stub().CountTokens(
-                    pb.CountTokensRequest(texts=texts), timeout=limit_s
-                )
-        except grpc.aio.AioRpcError as error:
-            raise self._meaning(from_rpc_error(error, self._model.id)) from error
+        with self._answering():
+            answer = await self._stub().CountTokens(
+                pb.CountTokensRequest(texts=texts), timeout=limit_s
+            )
         return list(answer.tokens)
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        """Return a vector for each text; raises what `generate` does."""
+        async with self._gate:
+            with self._answering():
+                answer = await self._stub().Embed(
+                    pb.EmbedRequest(texts=texts), timeout=remaining_s(), metadata=_trace_metadata()
+                )
+        return [Vector(made.vector, made.tokens) for made in answer.embeddings]
+
+    async def load(self) -> Load:
+        """Return what the engine works on now; raises MODEL_UNAVAILABLE."""
+        with self._answering():
+            told = await self._stub().Describe(pb.DescribeRequest(), timeout=_DESCRIBE_LIMIT_S)
+        return Load(told.running_requests, told.waiting_requests)
+
+    async def sleep(self, level: SleepLevel) -> None:
+        """Let the model give its GPU's memory free; it is listed as asleep.
+
+        Raises:
+            AppError: MODEL_LACKS_ABILITY, or MODEL_UNAVAILABLE.
+
+        """
+        with self._answering():
+            request = pb.SleepRequest(level=_LEVELS[level])
+            await self._stub().Sleep(request, timeout=_SLEEP_LIMIT_S)
+        self._asleep = True
+
+    async def wake(self) -> None:
+        """Wake the model.
+
+        Raises:
+            AppError: MODEL_BAD_RESPONSE when it does not answer as before; its worker is replaced.
+
+        """
+        with self._answering():
+            await self._stub().Wake(pb.WakeRequest(), timeout=_WAKE_LIMIT_S)
+        self._asleep = False
+
+
+def _trace_metadata() -> tuple[tuple[str, str], ...]:
+    """The current span, for the engine's own below it."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return tuple(carrier.items())

@@ -20,7 +20,7 @@ import psutil
 from xllamacpp import CommonParams, Server
 
 from services.models.domain import Event, Generation
-from services.models.engines.engine import Abilities, CannotLoad, Report, Step
+from services.models.engines.engine import Abilities, CannotLoad, Engine, Report, Step
 from services.models.engines.gguf import ModelFile, UnusableFile, read_head
 from services.models.engines.settings import LlamaCppModel
 from services.models.failures import bad_response, refused, too_long
@@ -29,6 +29,9 @@ from services.runtime.errors import AppError
 
 DEFAULT_CONTEXT = 8_192
 """Tokens of context where nothing is said: more costs memory, and prompts are below 4,000."""
+
+PROMPT_CACHE_MIB = 512
+"""Prompts read before are kept in so much memory; left to itself the engine takes up to 8 GiB."""
 
 _TOO_LONG = "exceed_context_size_error"
 _COUNT_LIMIT_S = 5.0
@@ -79,16 +82,18 @@ def _params(model: LlamaCppModel, context: int, key: str) -> Any:
     params.n_gpu_layers = model.gpu_layers
     if model.threads:
         params.cpuparams.n_threads = model.threads
+    params.cache_ram_mib = PROMPT_CACHE_MIB
     params.api_keys = [key]
     params.ui = False
     params.verbosity = 0
     return params
 
 
-class LlamaCppEngine:
+class LlamaCppEngine(Engine):
     """A loaded GGUF file; a thread for each slot waits for the native server."""
 
     def __init__(self, model: LlamaCppModel, server: Any, key: str, context: int) -> None:
+        self.id = model.id
         self._model = model
         self._server = server
         self._threads = ThreadPoolExecutor(model.slots, "llamacpp")

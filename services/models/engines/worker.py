@@ -6,25 +6,41 @@ It answers heartbeats while the model is loaded, so that its parent can tell loa
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeAlias
 
 import grpc
 import uvloop
+from opentelemetry import context as tracing
+from opentelemetry import propagate
 
 from echomesh.worker.v1 import engine_pb2 as pb
 from echomesh.worker.v1 import engine_pb2_grpc
 from services.models.convert import generation_from, response_from
-from services.models.engines.engine import CannotLoad, Engine, Report
-from services.models.engines.settings import EngineModel
+from services.models.engines.engine import (
+    OTLP_VARIABLE,
+    CannotLoad,
+    Engine,
+    Gone,
+    Report,
+    SleepLevel,
+)
+from services.models.engines.settings import ENGINE_MODEL, EngineModel, VllmModel
 from services.runtime.errors import AppError, unavailable
 from services.runtime.logs import get_logger
 from services.runtime.status import DETAILS_KEY, to_status
 from services.runtime.supervisor import socket_from_environment
 from services.runtime.worker import Progress, run_worker
+
+_LAST_WORDS_S = 0.3
+"""Requests that failed with their engine get this long to say so."""
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 class EngineWorkerServicer(engine_pb2_grpc.EngineWorkerServiceServicer):
@@ -37,7 +53,7 @@ class EngineWorkerServicer(engine_pb2_grpc.EngineWorkerServiceServicer):
     async def load(self, model: EngineModel, stack: AsyncExitStack) -> None:
         """Load the model; what it does meanwhile, and why it cannot, goes into the heartbeat."""
         try:
-            engine = await load_engine(model, self._say)
+            engine = await load_engine(model, self._say, _end)
         except CannotLoad as error:
             self._progress.failure = str(error)
         except Exception as error:
@@ -50,52 +66,111 @@ class EngineWorkerServicer(engine_pb2_grpc.EngineWorkerServiceServicer):
     def _say(self, doing: str) -> None:
         self._progress.doing = doing
 
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise unavailable("engine")
+        return self._engine
+
     async def Describe(  # noqa: N802 - the name in the contract
-        self, request: pb.DescribeRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.DescribeRequest, context: Context
     ) -> pb.DescribeResponse:
-        """Say what the model can do."""
-        abilities = (self._engine or await _not_loaded(context)).abilities
+        """Say what the model can do, and how much it has to do."""
+        async with _answering(context):
+            engine = self._loaded()
+        abilities, load = engine.abilities, engine.load()
         return pb.DescribeResponse(
             context_length=abilities.context_length,
             tools=abilities.tools,
             json_schema=abilities.json_schema,
+            lora_adapters=abilities.lora_adapters,
+            logprobs=abilities.logprobs,
+            embeds=abilities.embeds,
+            sleeps=abilities.sleeps,
+            running_requests=load.running,
+            waiting_requests=load.waiting,
         )
 
     async def Generate(  # noqa: N802 - the name in the contract
-        self, request: pb.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream a reply."""
-        engine = self._engine or await _not_loaded(context)
-        try:
+        _follow_trace(context)
+        async with _answering(context):
+            generation = generation_from(request.generation)
             with self._progress.request() as step:
-                async with aclosing(
-                    engine.generate(generation_from(request.generation), step)
-                ) as events:
+                async with aclosing(self._loaded().generate(generation, step)) as events:
                     async for event in events:
+                        step()
                         yield pb.GenerateResponse(event=response_from(event))
-        except AppError as error:
-            await _abort(context, error)
 
     async def CountTokens(  # noqa: N802 - the name in the contract
-        self, request: pb.CountTokensRequest, context: grpc.aio.ServicerContext[Any, Any]
+        self, request: pb.CountTokensRequest, context: Context
     ) -> pb.CountTokensResponse:
         """Count with the model's own tokenizer."""
-        engine = self._engine or await _not_loaded(context)
-        return pb.CountTokensResponse(tokens=await engine.count_tokens(request.texts))
+        async with _answering(context):
+            tokens = await self._loaded().count_tokens(request.texts)
+        return pb.CountTokensResponse(tokens=tokens)
+
+    async def Embed(  # noqa: N802 - the name in the contract
+        self, request: pb.EmbedRequest, context: Context
+    ) -> pb.EmbedResponse:
+        """Make vectors of texts."""
+        _follow_trace(context)
+        async with _answering(context):
+            with self._progress.request() as step:
+                vectors = await self._loaded().embed(request.texts, step)
+        made = [pb.Embedding(vector=vector.data, tokens=vector.tokens) for vector in vectors]
+        return pb.EmbedResponse(embeddings=made)
+
+    async def Sleep(  # noqa: N802 - the name in the contract
+        self, request: pb.SleepRequest, context: Context
+    ) -> pb.SleepResponse:
+        """Give the GPU's memory free."""
+        async with _answering(context):
+            await self._loaded().sleep(SleepLevel(request.level))
+        return pb.SleepResponse()
+
+    async def Wake(  # noqa: N802 - the name in the contract
+        self, request: pb.WakeRequest, context: Context
+    ) -> pb.WakeResponse:
+        """Take it again."""
+        async with _answering(context):
+            await self._loaded().wake()
+        return pb.WakeResponse()
 
 
-async def _not_loaded(context: grpc.aio.ServicerContext[Any, Any]) -> NoReturn:
-    await _abort(context, unavailable("engine"))
+def _end(why: str) -> None:
+    """End this worker and all that it started; the parent starts another.
+
+    There is nothing left to save, and a frozen engine would not end by itself.
+    """
+    get_logger().error("engine_gone", why=why)
+    asyncio.get_running_loop().call_later(_LAST_WORDS_S, os.killpg, 0, signal.SIGKILL)
 
 
-async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: AppError) -> NoReturn:
-    code, status = to_status(error, "")
-    details = ((DETAILS_KEY, status.SerializeToString()),)
-    await context.abort(code, error.message, trailing_metadata=details)
+def _follow_trace(context: Context) -> None:
+    """Make the caller's span the current one of this call's task."""
+    metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
+    tracing.attach(propagate.extract(metadata))
 
 
-async def load_engine(model: EngineModel, report: Report) -> Engine:
+@asynccontextmanager
+async def _answering(context: Context) -> AsyncIterator[None]:
+    """Surround a call: an AppError becomes its status."""
+    try:
+        yield
+    except AppError as error:
+        code, status = to_status(error, "")
+        details = ((DETAILS_KEY, status.SerializeToString()),)
+        await context.abort(code, error.message, trailing_metadata=details)
+
+
+async def load_engine(model: EngineModel, report: Report, gone: Gone) -> Engine:
     """Load the engine that `model` names; each is imported only where it is used."""
+    if isinstance(model, VllmModel):
+        from services.models.engines.vllm import loading
+
+        return await loading.load(model, report, gone, os.environ.get(OTLP_VARIABLE))
     try:
         from services.models.engines import llamacpp
     except ImportError as error:
@@ -121,7 +196,7 @@ async def serve(model: EngineModel, socket: Path) -> None:
 
 def main() -> None:
     """Run the worker that the supervisor started."""
-    model = EngineModel.model_validate_json(sys.argv[1])
+    model = ENGINE_MODEL.validate_json(sys.argv[1])
     uvloop.run(serve(model, socket_from_environment()))
 
 

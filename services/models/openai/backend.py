@@ -16,11 +16,12 @@ from tenacity import (
 
 from services.models.config import Upstream
 from services.models.domain import Event, Generation, ModelCard, State
+from services.models.openai.pace import Pace
 from services.models.openai.upstream import Server
 from services.models.openai.wire import ListedModel
+from services.runtime.clock import Clock
 from services.runtime.deadline import remaining_s
 from services.runtime.errors import AppError, Reason
-from services.runtime.limits import Gate
 from services.runtime.logs import get_logger
 
 BACKEND = "openai"
@@ -42,14 +43,16 @@ class OpenAIBackend:
     Args:
         upstream: where it is and its limits.
         server: the connection to it; the caller closes it.
+        clock: measures how soon it answers.
 
     """
 
-    def __init__(self, upstream: Upstream, server: Server) -> None:
+    def __init__(self, upstream: Upstream, server: Server, clock: Clock) -> None:
         self._upstream = upstream
         self._server = server
-        self._gate = Gate(upstream.concurrency, upstream.queue, name=upstream.name)
+        self._pace = Pace(upstream, clock)
         self._state = State.AWAY
+        self._was_there = False
         self._listed: Sequence[ListedModel] = ()
         self._look = asyncio.Event()
 
@@ -57,14 +60,24 @@ class OpenAIBackend:
         """Returns the configured model, or all that the server listed last."""
         return [self._card(model) for model in self._offered()]
 
+    @property
+    def limit(self) -> int:
+        """How many replies the server is asked for at once now."""
+        return self._pace.limit
+
     async def generate(self, request: Generation, card: ModelCard) -> AsyncGenerator[Event, None]:
         """See `Backend.generate`; tries again with back-off, but only before the first text."""
-        async with self._gate:
+        async with self._pace.place():
             first, rest = await self._begin(request, card.id)
             async with aclosing(rest):
                 yield first
-                async for event in rest:
-                    yield event
+                try:
+                    async for event in rest:
+                        yield event
+                except AppError:
+                    # Whether only this reply broke off or the server has gone is soon known.
+                    self._look.set()
+                    raise
 
     async def probe(self) -> None:
         """Looks once whether the server is there and what it offers."""
@@ -77,6 +90,8 @@ class OpenAIBackend:
     async def keep_probing(self) -> None:
         """Looks for ever; sooner when a call has just failed."""
         while True:
+            # Before the look: a call that fails during it may know better.
+            self._look.clear()
             try:
                 await self.probe()
             except Exception:
@@ -84,7 +99,6 @@ class OpenAIBackend:
                 get_logger().exception("upstream_probe_failed")
                 self._turn(State.AWAY, "its answer is not understood")
             period_s = PROBE_READY_S if self._state is State.READY else PROBE_AWAY_S
-            self._look.clear()
             try:
                 async with asyncio.timeout(period_s):
                     await self._look.wait()
@@ -112,7 +126,10 @@ class OpenAIBackend:
             get_logger().info(
                 "upstream_state", upstream=self._upstream.name, state=state.value, why=why
             )
+            if state is State.READY and self._was_there:
+                self._pace.start_slowly()
         self._state = state
+        self._was_there = self._was_there or state is State.READY
 
     async def _begin(
         self, request: Generation, model: str
@@ -138,10 +155,17 @@ class OpenAIBackend:
     ) -> tuple[Event, AsyncGenerator[Event, None]]:
         stream = self._server.attempt(request, name, model)
         try:
-            return await anext(stream), stream
+            with self._pace.first_text(self._prompt_chars(request)):
+                return await anext(stream), stream
         except BaseException:
             async with aclosing(stream):
                 raise
+
+    def _prompt_chars(self, request: Generation) -> int | None:
+        """Length of the prompt; None where the first that comes may be the end of all."""
+        if request.tools or not self._server.streams:
+            return None
+        return sum(len(message.content) for message in request.messages)
 
 
 _backoff = wait_exponential_jitter(multiplier=_BACKOFF_FIRST_S, max=_BACKOFF_MAX_S)

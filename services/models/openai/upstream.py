@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
 from services.models.config import Upstream
 from services.models.domain import Event, Generation
-from services.models.failures import away, bad_response, too_long
+from services.models.failures import RETRY_AFTER_S, away, bad_response, too_long
 from services.models.openai import sse, wire
+from services.models.openai.pace import Strained
 from services.runtime.errors import AppError, Reason
 from services.runtime.logs import get_logger
 
 # A server on the same network accepts a connection within this or not at all.
 _CONNECT_S = 5.0
+# vLLM's and llama.cpp's servers close an idle connection after 5 s, and a request that meets the
+# close is lost: ours are closed before.
+_KEEP_S = 3.0
 # An error or a list of models is small; a whole reply in one piece is bounded by its own limit.
 _MAX_BODY_BYTES = wire.MAX_REPLY_BYTES
 _MAX_ERROR_BYTES = 64 << 10
@@ -24,6 +30,8 @@ _MAX_ERROR_BYTES = 64 << 10
 _AFTER_FINISH_S = 2.0
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 _OVERLOADED = frozenset((408, 425, 429))
+# Said by servers that load, and by those that are full.
+_TOO_BUSY = 503
 # How OpenAI, vLLM and llama.cpp say that a prompt does not fit.
 _TOO_LONG = ("context_length_exceeded", "maximum context length", "exceed_context_size")
 
@@ -34,13 +42,17 @@ class Server:
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
         self._ask_usage = True
+        self.streams = True
+        """Whether its replies come in pieces, as far as is known."""
         key = upstream.api_key.get_secret_value() if upstream.api_key else ""
         self._http = httpx.AsyncClient(
             base_url=upstream.url.rstrip("/") + "/",
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(upstream.timeout_s, connect=min(_CONNECT_S, upstream.timeout_s)),
             limits=httpx.Limits(
-                max_connections=upstream.concurrency + 1, max_keepalive_connections=8
+                max_connections=upstream.concurrency + 1,
+                max_keepalive_connections=8,
+                keepalive_expiry=_KEEP_S,
             ),
             trust_env=urlsplit(upstream.url).hostname not in _LOOPBACK,
         )
@@ -82,7 +94,7 @@ class Server:
         reader = wire.Reader(model, "".join(message.content for message in request.messages))
         body = wire.request_body(request, name, usage=self._ask_usage)
         with self._named(model):
-            async with self._http.stream("POST", "chat/completions", json=body) as response:
+            async with aclosing(await self._post(body)) as response:
                 await self._accept(response, model)
                 async for data in self._pieces(response, reader):
                     if text := reader.text_of(data):
@@ -90,10 +102,26 @@ class Server:
             for event in reader.end():
                 yield event
 
+    async def _post(self, body: dict[str, Any]) -> httpx.Response:
+        """The head of the answer, from another connection if the first was just being closed.
+
+        Servers close a connection that was used when they like to (llama.cpp's now and then right
+        after a reply); a request that meets that gets no word in return, and has done nothing.
+        """
+
+        def request() -> httpx.Request:
+            return self._http.build_request("POST", "chat/completions", json=body)
+
+        try:
+            return await self._http.send(request(), stream=True)
+        except httpx.RemoteProtocolError:
+            return await self._http.send(request(), stream=True)
+
     async def _pieces(self, response: httpx.Response, reader: wire.Reader) -> AsyncIterator[str]:
         """The JSON pieces of a reply, whether it is streamed or comes whole."""
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind == "application/json":
+        self.streams = kind != "application/json"
+        if not self.streams:
             yield await _bounded(response, _MAX_BODY_BYTES)
             return
         if kind != "text/event-stream":
@@ -147,7 +175,7 @@ class _Errors:
         if isinstance(error, sse.LineTooLong):
             raise bad_response(self._model, "a line of its stream does not end") from error
         if isinstance(error, (httpx.TimeoutException, TimeoutError)):
-            raise away(self._model, "did not answer in time") from error
+            raise _strained(self._model, "did not answer in time") from error
         if isinstance(error, (wire.BrokeOff, httpx.RemoteProtocolError)):
             raise away(self._model, "broke off") from error
         if isinstance(error, (httpx.HTTPError, httpx.StreamError)):
@@ -157,12 +185,14 @@ class _Errors:
 def _status_error(model: str, status: int, text: str, retry_after: str) -> AppError:
     if status in _OVERLOADED:
         wait_s = float(retry_after) if retry_after.isdigit() else 1.0
-        return AppError(
+        return Strained(
             Reason.OVERLOADED,
             f"{model} is overloaded",
             metadata={"queue": model},
             retry_after_s=min(wait_s, 60.0),
         )
+    if status == _TOO_BUSY:
+        return _strained(model, f"failed with status {status}")
     if status >= 500:
         return away(model, f"failed with status {status}")
     if any(words in text for words in _TOO_LONG):
@@ -171,6 +201,15 @@ def _status_error(model: str, status: int, text: str, retry_after: str) -> AppEr
         Reason.MODEL_REFUSED,
         f"{model} refused the request with status {status}",
         metadata={"model": model, "status": str(status)},
+    )
+
+
+def _strained(model: str, what: str) -> Strained:
+    return Strained(
+        Reason.MODEL_UNAVAILABLE,
+        f"{model} {what}",
+        metadata={"model": model},
+        retry_after_s=RETRY_AFTER_S,
     )
 
 

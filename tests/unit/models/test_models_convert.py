@@ -12,10 +12,12 @@ from services.models.domain import (
     Finish,
     FinishReason,
     Generation,
+    LikelyToken,
     Message,
     Role,
     Sampling,
     Text,
+    TokenLogprob,
     ToolCall,
     ToolSpec,
     Usage,
@@ -52,6 +54,9 @@ def test_a_generation_goes_to_a_worker_and_arrives_as_it_was() -> None:
         response_schema='{"type": "object"}',
         user_name="Ann",
         assistant_name="Echo",
+        lora_adapter="terse",
+        priority=-3,
+        logprobs=2,
     )
     assert generation_from(request_from(generation)) == generation
     plain = Generation(messages=(Message(Role.USER, "Hello."),))
@@ -62,6 +67,7 @@ def test_a_generation_goes_to_a_worker_and_arrives_as_it_was() -> None:
     "event",
     [
         Text("some"),
+        Text("a", (TokenLogprob("a", -0.5, (LikelyToken("a", -0.5), LikelyToken("b", -1.5))),)),
         ToolCall("call_1", "weather", "{}"),
         Finish(FinishReason.LENGTH, Usage(3, 2, 1), "llamacpp/tiny", ("m1",), 0.5),
     ],

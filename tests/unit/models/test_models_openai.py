@@ -28,6 +28,7 @@ from services.models.openai import backend as backend_module
 from services.models.openai import upstream as upstream_module
 from services.models.openai.backend import OpenAIBackend
 from services.models.openai.upstream import Server
+from services.runtime.clock import SystemClock
 from services.runtime.deadline import deadline_scope
 from services.runtime.errors import AppError, Reason
 from tests.support.openai_double import (
@@ -62,7 +63,7 @@ async def backend_of(double: OpenAIDouble, **settings: Any) -> AsyncIterator[Ope
     upstream = Upstream(**{"url": double.url, "timeout_s": 5.0, "retries": 0, **settings})
     server = Server(upstream)
     try:
-        backend = OpenAIBackend(upstream, server)
+        backend = OpenAIBackend(upstream, server, SystemClock())
         await backend.probe()
         yield backend
     finally:
@@ -239,6 +240,13 @@ async def test_a_failure_after_the_first_text_is_not_tried_again(double):
     error = await failure_of(double, Answer([delta("Hel")], cut=True), retries=3)
     assert error.reason is Reason.MODEL_UNAVAILABLE
     assert len(double.requests) == 1
+
+
+async def test_a_connection_closed_without_a_word_is_replaced_by_another_at_once(double):
+    double.answers = [Answer(status=0), reply("Yes")]
+    assert text_of(await events_of(double, asking(), retries=0)) == "Yes"
+    error = await failure_of(double, Answer(status=0), retries=0)
+    assert error.reason is Reason.MODEL_UNAVAILABLE
 
 
 async def test_a_refusal_is_not_tried_again(double):

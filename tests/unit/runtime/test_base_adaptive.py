@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from services.runtime.adaptive import DECREASE, AdaptiveGate
+from services.runtime.adaptive import AdaptiveGate
+from services.runtime.aimd import DECREASE
 from services.runtime.clock import FakeClock
 from services.runtime.errors import AppError, Reason
 

@@ -296,11 +296,24 @@ class GenerateRequest(_message.Message):
     EVIDENCE_FIELD_NUMBER: _builtins.int
     USER_NAME_FIELD_NUMBER: _builtins.int
     ASSISTANT_NAME_FIELD_NUMBER: _builtins.int
+    LORA_ADAPTER_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A model of ListModels. Empty: the first one that can."""
     user_name: _builtins.str
     """The user's name among the speakers, for "I" and "my"; and the companion's."""
     assistant_name: _builtins.str
+    lora_adapter: _builtins.str
+    """One of the model's lora_adapters. Empty: the model as it is."""
+    priority: _builtins.int
+    """Whose turn it is where requests wait: the lowest first, and of equals the oldest. 0 is usual.
+    A wish: models that serve in the order of arrival do not look at it.
+    """
+    logprobs: _builtins.int
+    """So many of the likeliest tokens are told for each token of the text, with their
+    log-probabilities. 0: none.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]: ...
     @_builtins.property
@@ -322,10 +335,13 @@ class GenerateRequest(_message.Message):
         evidence: _abc.Iterable[Global___Evidence] | None = ...,
         user_name: _builtins.str = ...,
         assistant_name: _builtins.str = ...,
+        lora_adapter: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        logprobs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assistant_name", b"assistant_name", "evidence", b"evidence", "messages", b"messages", "model", b"model", "response_format", b"response_format", "sampling", b"sampling", "tools", b"tools", "user_name", b"user_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assistant_name", b"assistant_name", "evidence", b"evidence", "logprobs", b"logprobs", "lora_adapter", b"lora_adapter", "messages", b"messages", "model", b"model", "priority", b"priority", "response_format", b"response_format", "sampling", b"sampling", "tools", b"tools", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -338,6 +354,7 @@ class GenerateResponse(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TOOL_CALL_FIELD_NUMBER: _builtins.int
     FINISH_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """More text; several tokens share one message."""
     @_builtins.property
@@ -346,22 +363,79 @@ class GenerateResponse(_message.Message):
     def finish(self) -> Global___Finish:
         """The last message of the stream."""
 
+    @_builtins.property
+    def logprobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogprob]:
+        """The tokens of this message's text, if logprobs were asked for."""
+
     def __init__(
         self,
         *,
         text: _builtins.str = ...,
         tool_call: Global___ToolCall | None = ...,
         finish: Global___Finish | None = ...,
+        logprobs: _abc.Iterable[Global___TokenLogprob] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finish", b"finish", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finish", b"finish", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "finish", b"finish", "logprobs", b"logprobs", "text", b"text", "tool_call", b"tool_call"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["text", "tool_call", "finish"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
+
+@_typing.final
+class TokenLogprob(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    LIKELIEST_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """The token that was chosen, as text; empty for a part of a character."""
+    logprob: _builtins.float
+    """Natural logarithm of its probability."""
+    @_builtins.property
+    def likeliest(self) -> _containers.RepeatedCompositeFieldContainer[Global___LikelyToken]:
+        """The likeliest tokens at its place, likeliest first."""
+
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        logprob: _builtins.float = ...,
+        likeliest: _abc.Iterable[Global___LikelyToken] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["likeliest", b"likeliest", "logprob", b"logprob", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenLogprob: _TypeAlias = TokenLogprob  # noqa: Y015
+
+@_typing.final
+class LikelyToken(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    LOGPROB_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    logprob: _builtins.float
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        logprob: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logprob", b"logprob", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LikelyToken: _TypeAlias = LikelyToken  # noqa: Y015
 
 @_typing.final
 class Finish(_message.Message):
@@ -438,9 +512,12 @@ class Model(_message.Message):
     JSON_SCHEMA_FIELD_NUMBER: _builtins.int
     GENERATIVE_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
+    LORA_ADAPTERS_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    EMBEDS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     backend: _builtins.str
-    """"extractive", "openai", later "vllm", "llamacpp"."""
+    """"extractive", "openai", "vllm", "llamacpp"."""
     state: Global___ModelState.ValueType
     context_length: _builtins.int
     """Tokens of prompt and reply together; 0 if unknown."""
@@ -450,6 +527,14 @@ class Model(_message.Message):
     """True for a language model; false for the extractive responder."""
     detail: _builtins.str
     """Why it is not ready, in words; empty if it is."""
+    logprobs: _builtins.bool
+    """It can tell log-probabilities."""
+    embeds: _builtins.bool
+    """It makes vectors of texts and no replies."""
+    @_builtins.property
+    def lora_adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names for GenerateRequest.lora_adapter."""
+
     def __init__(
         self,
         *,
@@ -461,10 +546,13 @@ class Model(_message.Message):
         json_schema: _builtins.bool = ...,
         generative: _builtins.bool = ...,
         detail: _builtins.str = ...,
+        lora_adapters: _abc.Iterable[_builtins.str] | None = ...,
+        logprobs: _builtins.bool = ...,
+        embeds: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_length", b"context_length", "detail", b"detail", "generative", b"generative", "id", b"id", "json_schema", b"json_schema", "state", b"state", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_length", b"context_length", "detail", b"detail", "embeds", b"embeds", "generative", b"generative", "id", b"id", "json_schema", b"json_schema", "logprobs", b"logprobs", "lora_adapters", b"lora_adapters", "state", b"state", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

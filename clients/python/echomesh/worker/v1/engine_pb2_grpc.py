@@ -49,6 +49,21 @@ class EngineWorkerServiceStub:
                 request_serializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.CountTokensRequest.SerializeToString,
                 response_deserializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.CountTokensResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/echomesh.worker.v1.EngineWorkerService/Embed',
+                request_serializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.EmbedResponse.FromString,
+                _registered_method=True)
+        self.Sleep = channel.unary_unary(
+                '/echomesh.worker.v1.EngineWorkerService/Sleep',
+                request_serializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.SleepRequest.SerializeToString,
+                response_deserializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.SleepResponse.FromString,
+                _registered_method=True)
+        self.Wake = channel.unary_unary(
+                '/echomesh.worker.v1.EngineWorkerService/Wake',
+                request_serializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.WakeRequest.SerializeToString,
+                response_deserializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.WakeResponse.FromString,
+                _registered_method=True)
 
 
 class EngineWorkerServiceServicer:
@@ -73,6 +88,28 @@ class EngineWorkerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Vectors of texts, by a model that makes them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Sleep(self, request, context):
+        """Gives the GPU's memory free. Requests are refused until Wake.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Wake(self, request, context):
+        """Takes it again, and asks the model what it was asked before it slept. If it answers otherwise
+        the call fails with MODEL_BAD_RESPONSE and the worker ends: a new one loads the model afresh.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EngineWorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -90,6 +127,21 @@ def add_EngineWorkerServiceServicer_to_server(servicer, server):
                     servicer.CountTokens,
                     request_deserializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.CountTokensRequest.FromString,
                     response_serializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.CountTokensResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.EmbedRequest.FromString,
+                    response_serializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.EmbedResponse.SerializeToString,
+            ),
+            'Sleep': grpc.unary_unary_rpc_method_handler(
+                    servicer.Sleep,
+                    request_deserializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.SleepRequest.FromString,
+                    response_serializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.SleepResponse.SerializeToString,
+            ),
+            'Wake': grpc.unary_unary_rpc_method_handler(
+                    servicer.Wake,
+                    request_deserializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.WakeRequest.FromString,
+                    response_serializer=echomesh_dot_worker_dot_v1_dot_engine__pb2.WakeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -173,6 +225,87 @@ class EngineWorkerService:
             '/echomesh.worker.v1.EngineWorkerService/CountTokens',
             echomesh_dot_worker_dot_v1_dot_engine__pb2.CountTokensRequest.SerializeToString,
             echomesh_dot_worker_dot_v1_dot_engine__pb2.CountTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/echomesh.worker.v1.EngineWorkerService/Embed',
+            echomesh_dot_worker_dot_v1_dot_engine__pb2.EmbedRequest.SerializeToString,
+            echomesh_dot_worker_dot_v1_dot_engine__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Sleep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/echomesh.worker.v1.EngineWorkerService/Sleep',
+            echomesh_dot_worker_dot_v1_dot_engine__pb2.SleepRequest.SerializeToString,
+            echomesh_dot_worker_dot_v1_dot_engine__pb2.SleepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Wake(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/echomesh.worker.v1.EngineWorkerService/Wake',
+            echomesh_dot_worker_dot_v1_dot_engine__pb2.WakeRequest.SerializeToString,
+            echomesh_dot_worker_dot_v1_dot_engine__pb2.WakeResponse.FromString,
             options,
             channel_credentials,
             insecure,

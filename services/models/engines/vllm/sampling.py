@@ -1,0 +1,44 @@
+"""How a request's tokens are chosen, as arguments of vLLM's `SamplingParams`. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from services.models.domain import Generation
+
+
+def sampling_arguments(
+    request: Generation, defaults: Mapping[str, Any], room: int
+) -> dict[str, Any]:
+    """Return the arguments, those of structured output excepted.
+
+    Args:
+        request: what is asked for.
+        defaults: what the model's own files recommend, by the same names.
+        room: tokens that fit behind the prompt.
+
+    """
+    sampling = request.sampling
+    asked = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "seed": sampling.seed,
+        "stop": list(sampling.stop) or None,
+        "logprobs": request.logprobs or None,
+    }
+    wanted = sampling.max_tokens or defaults.get("max_tokens") or room
+    return {
+        **defaults,
+        **{name: value for name, value in asked.items() if value is not None},
+        "max_tokens": min(wanted, room),
+        # Where a call's marks are special tokens they must stay in the text to be found.
+        "skip_special_tokens": not request.tools,
+    }
+
+
+def structured_arguments(schema: str) -> dict[str, Any]:
+    """Return the arguments of `StructuredOutputsParams`; "{}" means any JSON object."""
+    parsed = json.loads(schema)
+    return {"json": parsed} if parsed else {"json_object": True}

@@ -1,0 +1,87 @@
+"""A request as a model's own template and tokenizer have it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from services.models.domain import Generation, Message, Role, ToolCall, ToolSpec
+from services.models.engines.vllm.prompt import Prompts, chat_messages, chat_tools, takes_tools
+from services.runtime.errors import AppError, Reason
+
+
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
+        if any(message["role"] == "tool" for message in messages):
+            raise RuntimeError("this template knows no tools")
+        assert options == {"tools": None, "add_generation_prompt": True, "tokenize": False}
+        return " ".join(message["content"] for message in messages)
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [0] * add_special_tokens + [len(word) for word in text.split()]
+
+
+@pytest.fixture
+async def prompts() -> AsyncIterator[Prompts]:
+    """Prompts of at most five tokens."""
+    made = Prompts("vllm/tiny", Words(), context_length=5)
+    yield made
+    made.close()
+
+
+async def test_a_prompt_leaves_room_for_a_token(prompts: Prompts) -> None:
+    assert await prompts.of(Generation((Message(Role.USER, "a bb ccc d"),))) == [1, 2, 3, 1]
+    with pytest.raises(AppError) as raised:
+        await prompts.of(Generation((Message(Role.USER, "a bb ccc d e"),)))
+    assert raised.value.reason is Reason.CONTEXT_TOO_LONG
+
+
+async def test_what_a_template_does_not_take_is_refused(prompts: Prompts) -> None:
+    with pytest.raises(AppError) as raised:
+        await prompts.of(Generation((Message(Role.TOOL, "rain"),)))
+    assert raised.value.reason is Reason.MODEL_REFUSED
+
+
+async def test_texts_are_counted_without_special_tokens_and_read_with_them(
+    prompts: Prompts,
+) -> None:
+    assert await prompts.count(["one two", ""]) == [2, 0]
+    assert await prompts.of_text("a b c d e f g") == [0, 1, 1, 1, 1]
+
+
+def test_templates_get_the_arguments_of_calls_as_objects() -> None:
+    call = ToolCall("call_1", "weather", '{"city": "Leeds"}')
+    made = chat_messages(
+        [Message(Role.ASSISTANT, "", tool_calls=(call,)), Message(Role.TOOL, "rain", "call_1")]
+    )
+    function = {"name": "weather", "arguments": {"city": "Leeds"}}
+    assert made == [
+        {
+            "role": "assistant",
+            "content": "",
+            "tool_calls": [{"id": "call_1", "type": "function", "function": function}],
+        },
+        {"role": "tool", "content": "rain", "tool_call_id": "call_1"},
+    ]
+
+
+def test_templates_get_tools_as_functions() -> None:
+    (made,) = chat_tools([ToolSpec("weather", "Tells it.", '{"type": "object"}')]) or []
+    assert made == {
+        "type": "function",
+        "function": {
+            "name": "weather",
+            "description": "Tells it.",
+            "parameters": {"type": "object"},
+        },
+    }
+    assert chat_tools([]) is None
+
+
+def test_whether_a_model_takes_tools_is_seen_in_its_template() -> None:
+    assert takes_tools("{% for tool in tools %}{{ tool }}{% endfor %}")
+    assert not takes_tools("{% for message in messages %}{{ message }}{% endfor %}")
