@@ -178,6 +178,7 @@ def model_from(card: ModelCard) -> pb.Model:
         lora_adapters=card.lora_adapters,
         logprobs=card.logprobs,
         embeds=card.embeds,
+        parameters=card.parameters,
     )
 
 

@@ -155,8 +155,8 @@ Event = Text | ToolCall | Finish
 class ModelCard:
     """An entry of the catalogue.
 
-    A context length of 0 (tokens) means unknown; `detail` says why a model is not ready. One that
-    `embeds` makes vectors and no replies.
+    A context length of 0 (tokens) or 0 parameters mean unknown; `detail` says why a model is not
+    ready. One that `embeds` makes vectors and no replies.
     """
 
     id: str
@@ -170,6 +170,7 @@ class ModelCard:
     lora_adapters: tuple[str, ...] = ()
     logprobs: bool = False
     embeds: bool = False
+    parameters: int = 0
 
 
 class Backend(Protocol):

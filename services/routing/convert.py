@@ -132,6 +132,7 @@ def model_from(model: models_pb2.Model) -> domain.Model:
         tools=model.tools,
         json_schema=model.json_schema,
         generative=model.generative,
+        parameters=model.parameters,
     )
 
 

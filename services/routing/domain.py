@@ -192,7 +192,7 @@ class Recalled:
 
 @dataclass(frozen=True)
 class Model:
-    """A model of the mesh. `context_length` is in tokens, 0 if unknown."""
+    """A model of the mesh. `context_length` (in tokens) and `parameters` are 0 if unknown."""
 
     id: str
     ready: bool = True
@@ -200,6 +200,7 @@ class Model:
     tools: bool = False
     json_schema: bool = False
     generative: bool = True
+    parameters: int = 0
 
 
 @dataclass(frozen=True)

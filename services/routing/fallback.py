@@ -11,6 +11,10 @@ from services.runtime.errors import AppError, Reason
 
 Allows = Callable[[str], bool]
 
+# Measured (`python -m tests.bench answers_by_kind`): of 34 questions about what was said, quoting
+# is right in 24 and a model of 0.13e9 parameters in 7. Larger ones are trusted until measured.
+_SMALL_MODEL_PARAMETERS = 500_000_000
+
 
 @dataclass(frozen=True)
 class Target:
@@ -20,7 +24,9 @@ class Target:
     reason: str
 
 
-def choose_targets(turn: TurnRequest, models: Sequence[Model], allows: Allows) -> list[Target]:
+def choose_targets(
+    turn: TurnRequest, query_type: QueryType, models: Sequence[Model], allows: Allows
+) -> list[Target]:
     """Return the targets of `turn` in order of trial; never empty.
 
     `allows` says whether a model's breaker lets a call through. Targets held back by a breaker
@@ -32,7 +38,10 @@ def choose_targets(turn: TurnRequest, models: Sequence[Model], allows: Allows) -
     able = _able(turn, models)
     ready = [model for model in able if model.ready]
     open_ones = [model for model in ready if allows(model.id)]
-    targets = [Target(model, _reason(turn, model)) for model in _ordered(turn, open_ones or ready)]
+    targets = [
+        Target(model, _reason(turn, model))
+        for model in sorted(open_ones or ready, key=lambda model: _rank(turn, query_type, model))
+    ]
     if not targets:
         raise AppError(
             Reason.MODEL_UNAVAILABLE,
@@ -80,8 +89,14 @@ def _needs(turn: TurnRequest) -> list[str]:
     return needs
 
 
-def _ordered(turn: TurnRequest, models: Sequence[Model]) -> list[Model]:
-    return sorted(models, key=lambda model: (model.id != turn.model, not model.generative))
+def _rank(turn: TurnRequest, query_type: QueryType, model: Model) -> int:
+    """Return the model's place: asked for, language model, quoting, small one asked of the past."""
+    if model.id == turn.model:
+        return 0
+    if not model.generative:
+        return 2
+    small = 0 < model.parameters < _SMALL_MODEL_PARAMETERS
+    return 3 if small and query_type is QueryType.RECALL else 1
 
 
 def _reason(turn: TurnRequest, model: Model) -> str:

@@ -172,7 +172,10 @@ class Turn:
         try:
             models = await self._parts.catalog.models()
             targets = choose_targets(
-                self._turn, models, lambda model: book.of(model).breaker.would_allow(now)
+                self._turn,
+                self._query_type,
+                models,
+                lambda model: book.of(model).breaker.would_allow(now),
             )
         except AppError as error:
             return [], error

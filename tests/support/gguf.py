@@ -22,11 +22,11 @@ def small_model() -> Path:
 def head(
     values: Mapping[str, object], *, version: int = 3, tensor_offsets: tuple[int, ...] = (0,)
 ) -> bytes:
-    """A file's head with these values and tensors of one dimension."""
+    """A file's head with these values and tensors of two times three weights."""
     parts = [b"GGUF", struct.pack("<IQQ", version, len(tensor_offsets), len(values))]
     parts += [_text(key) + _value(value) for key, value in values.items()]
     for number, offset in enumerate(tensor_offsets):
-        parts.append(_text(f"t{number}") + struct.pack("<IQIQ", 1, 4, 0, offset))
+        parts.append(_text(f"t{number}") + struct.pack("<IQQIQ", 2, 2, 3, 0, offset))
     return b"".join(parts)
 
 

@@ -109,6 +109,7 @@ class EngineBackend:
                 lora_adapters=tuple(known.lora_adapters),
                 logprobs=known.logprobs,
                 embeds=known.embeds,
+                parameters=known.parameters,
             )
         ]
 

@@ -37,7 +37,7 @@ class SleepLevel(IntEnum):
 
 @dataclass(frozen=True)
 class Abilities:
-    """What a loaded model can do; the context length in tokens."""
+    """What a loaded model can do; the context length in tokens; 0 parameters mean unknown."""
 
     context_length: int
     tools: bool
@@ -46,6 +46,7 @@ class Abilities:
     logprobs: bool = False
     embeds: bool = False
     sleeps: bool = False
+    parameters: int = 0
 
 
 @dataclass(frozen=True)

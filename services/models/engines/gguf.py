@@ -6,6 +6,7 @@ takes seconds for a vocabulary of usual size, all of which is passed over here.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class ModelFile:
     context_length: int
     chat_template: bool
     kv_bytes_per_token: int
+    parameters: int
 
     def needed_bytes(self, context_tokens: int) -> int:
         """Return about what weights and `context_tokens` of context take in memory."""
@@ -67,13 +69,13 @@ def read_head(path: Path) -> ModelFile:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            values = _Head(file, path).values(size)
+            values, parameters = _Head(file, path).read(size)
     except OSError as error:
         raise UnusableFile(f"{path}: {error.strerror}") from error
-    return _model_file(path, size, values)
+    return _model_file(path, size, values, parameters)
 
 
-def _model_file(path: Path, size: int, values: Mapping[str, object]) -> ModelFile:
+def _model_file(path: Path, size: int, values: Mapping[str, object], parameters: int) -> ModelFile:
     architecture = str(values.get("general.architecture", ""))
 
     def number(name: str, default: int = 0) -> int:
@@ -90,6 +92,7 @@ def _model_file(path: Path, size: int, values: Mapping[str, object]) -> ModelFil
         context_length=number("context_length"),
         chat_template=bool(values.get("tokenizer.chat_template")),
         kv_bytes_per_token=number("block_count") * kv_heads * width * 2 * _KV_BYTES,
+        parameters=parameters,
     )
 
 
@@ -100,7 +103,8 @@ class _Head:
         self._file = file
         self._path = path
 
-    def values(self, size: int) -> dict[str, object]:
+    def read(self, size: int) -> tuple[dict[str, object], int]:
+        """The values by their keys, and how many weights all tensors have."""
         if self._file.read(4) != _MAGIC:
             raise UnusableFile(f"{self._path} is no GGUF file")
         version = self._number("I")
@@ -108,16 +112,19 @@ class _Head:
             raise UnusableFile(f"{self._path} is GGUF version {version}: 2 and 3 are known")
         tensors, entries = self._count("Q", _MAX_ENTRIES), self._count("Q", _MAX_ENTRIES)
         values = dict(self._entry() for _ in range(entries))
-        last = max((self._tensor_offset() for _ in range(tensors)), default=0)
+        places = [self._tensor() for _ in range(tensors)]
+        last = max((offset for offset, _ in places), default=0)
         if self._file.tell() + last >= size:
             raise self._cut_off()
-        return values
+        return values, sum(weights for _, weights in places)
 
-    def _tensor_offset(self) -> int:
-        """Where a tensor begins, in bytes after the head."""
+    def _tensor(self) -> tuple[int, int]:
+        """Where a tensor begins, in bytes after the head, and how many weights it has."""
         self._text()
-        self._skip(8 * self._count("I", _MAX_DIMENSIONS) + 4)
-        return self._number("Q")
+        dimensions = self._count("I", _MAX_DIMENSIONS)
+        weights = math.prod(self._number("Q") for _ in range(dimensions))
+        self._skip(4)
+        return self._number("Q"), weights
 
     def _entry(self) -> tuple[str, object]:
         key = self._text()

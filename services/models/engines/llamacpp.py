@@ -60,7 +60,8 @@ async def load(model: LlamaCppModel, report: Report) -> LlamaCppEngine:
             f"{model.path}: llama.cpp cannot load this {file.architecture or 'unknown'} model; "
             "it is broken or of a kind newer than the engine"
         ) from error
-    return LlamaCppEngine(model, server, key, context)
+    abilities = Abilities(context, tools=True, json_schema=True, parameters=file.parameters)
+    return LlamaCppEngine(model, server, key, abilities)
 
 
 def _require_memory(file: ModelFile, context_tokens: int) -> None:
@@ -92,7 +93,7 @@ def _params(model: LlamaCppModel, context: int, key: str) -> Any:
 class LlamaCppEngine(Engine):
     """A loaded GGUF file; a thread for each slot waits for the native server."""
 
-    def __init__(self, model: LlamaCppModel, server: Any, key: str, context: int) -> None:
+    def __init__(self, model: LlamaCppModel, server: Any, key: str, abilities: Abilities) -> None:
         self.id = model.id
         self._model = model
         self._server = server
@@ -103,7 +104,7 @@ class LlamaCppEngine(Engine):
             timeout=_COUNT_LIMIT_S,
             trust_env=False,
         )
-        self.abilities = Abilities(context, tools=True, json_schema=True)
+        self.abilities = abilities
 
     async def generate(self, request: Generation, step: Step) -> AsyncGenerator[Event, None]:
         """See `Engine.generate`; stops within one token, or one batch of the prompt."""

@@ -88,6 +88,7 @@ class EngineWorkerServicer(engine_pb2_grpc.EngineWorkerServiceServicer):
             sleeps=abilities.sleeps,
             running_requests=load.running,
             waiting_requests=load.waiting,
+            parameters=abilities.parameters,
         )
 
     async def Generate(  # noqa: N802 - the name in the contract

@@ -259,17 +259,18 @@ def _usage(value: Any) -> Usage | None:
     )
 
 
-def _count(value: Any) -> int:
-    """A token count as the contract carries it; anything odd counts as none."""
-    return value if isinstance(value, int) and 0 <= value < 1 << 31 else 0
+def _count(value: Any, bits: int = 31) -> int:
+    """A count as the contract carries it; anything odd counts as none."""
+    return value if isinstance(value, int) and 0 <= value < 1 << bits else 0
 
 
 @dataclass(frozen=True)
 class ListedModel:
-    """A model that a server lists; a context length of 0 (tokens) means it does not say."""
+    """A model that a server lists; 0 tokens of context or 0 parameters: it does not say."""
 
     name: str
     context_length: int = 0
+    parameters: int = 0
 
 
 def listed_models(data: str) -> list[ListedModel]:
@@ -284,11 +285,16 @@ def listed_models(data: str) -> list[ListedModel]:
     if not isinstance(entries, list):
         raise Nonsense("its list of models is no list")
     named = (entry for entry in entries if isinstance(entry, dict) and entry.get("id"))
-    return [ListedModel(str(entry["id"])[:200], _context(entry)) for entry in named]
+    return [_listed(entry) for entry in named]
 
 
-def _context(entry: dict[str, Any]) -> int:
+def _listed(entry: dict[str, Any]) -> ListedModel:
     """VLLM says max_model_len, llama.cpp meta.n_ctx_train, hosted ones context_length."""
     meta = entry.get("meta")
-    known = meta.get("n_ctx") or meta.get("n_ctx_train") if isinstance(meta, dict) else 0
-    return _count(entry.get("max_model_len") or entry.get("context_length") or known)
+    meta = meta if isinstance(meta, dict) else {}
+    context = entry.get("max_model_len") or entry.get("context_length")
+    return ListedModel(
+        name=str(entry["id"])[:200],
+        context_length=_count(context or meta.get("n_ctx") or meta.get("n_ctx_train")),
+        parameters=_count(meta.get("n_params"), 63),
+    )

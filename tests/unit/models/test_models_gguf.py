@@ -45,6 +45,7 @@ def test_a_whole_head_tells_what_the_engine_needs(folder: Path) -> None:
     path.write_bytes(WHOLE)
     file = read_head(path)
     assert (file.architecture, file.context_length, file.chat_template) == ("llama", 8192, True)
+    assert file.parameters == 2 * 2 * 3
     # Keys and values of 30 layers, 3 heads of 64 numbers of two bytes.
     assert file.kv_bytes_per_token == 30 * 3 * 64 * 2 * 2
     assert file.needed_bytes(1000) == len(WHOLE) + 1000 * file.kv_bytes_per_token

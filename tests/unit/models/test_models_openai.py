@@ -303,13 +303,18 @@ async def test_more_than_the_queue_holds_is_refused_at_once(double):
     assert caught.value.retry_after_s is not None
 
 
-async def test_the_models_are_those_the_server_lists_with_their_context_length(double):
-    double.models = [{"id": "a", "max_model_len": 10}, {"id": "b", "meta": {"n_ctx_train": 20}}]
+async def test_the_models_are_those_the_server_lists_with_what_it_says_of_them(double):
+    double.models = [
+        {"id": "a", "max_model_len": 10},
+        {"id": "b", "meta": {"n_ctx_train": 20, "n_params": 134_000_000}},
+        {"id": "c", "meta": "odd", "context_length": "long"},
+    ]
     async with backend_of(double) as backend:
         cards = backend.models()
-    assert [(card.id, card.context_length) for card in cards] == [
-        ("openai/a", 10),
-        ("openai/b", 20),
+    assert [(card.id, card.context_length, card.parameters) for card in cards] == [
+        ("openai/a", 10, 0),
+        ("openai/b", 20, 134_000_000),
+        ("openai/c", 0, 0),
     ]
 
 

@@ -112,16 +112,36 @@ def test_the_user_is_who_the_call_says_or_who_the_memories_say() -> None:
 
 def test_the_model_asked_for_comes_first_and_the_extractive_one_last() -> None:
     models = [EXTRACTIVE, LLM, TOOLS]
-    order = [t.model.id for t in choose_targets(TURN, models, lambda _: True)]
+    order = [t.model.id for t in choose_targets(TURN, QueryType.KNOWLEDGE, models, lambda _: True)]
     assert order == ["llm", "able", "extractive"]
     asked = TurnRequest("r", "c", "t", model="able")
-    assert choose_targets(asked, models, lambda _: True)[0].model.id == "able"
+    assert choose_targets(asked, QueryType.KNOWLEDGE, models, lambda _: True)[0].model.id == "able"
+
+
+def test_a_small_model_is_asked_about_the_past_only_where_nobody_can_quote_it() -> None:
+    small = Model("small", parameters=134_000_000)
+    large = Model("large", parameters=7_000_000_000)
+
+    def order(query_type: QueryType, *models: Model, turn: TurnRequest = TURN) -> list[str]:
+        targets = choose_targets(turn, query_type, models, lambda _: True)
+        return [target.model.id for target in targets]
+
+    assert order(QueryType.RECALL, small, EXTRACTIVE) == ["extractive", "small"]
+    assert order(QueryType.KNOWLEDGE, small, EXTRACTIVE) == ["small", "extractive"]
+    assert order(QueryType.RECALL, small, EXTRACTIVE, large) == ["large", "extractive", "small"]
+    assert order(QueryType.RECALL, LLM, EXTRACTIVE) == ["llm", "extractive"]
+    asked = TurnRequest("r", "c", "t", model="small")
+    assert order(QueryType.RECALL, EXTRACTIVE, small, turn=asked) == ["small", "extractive"]
 
 
 def test_a_target_behind_an_open_breaker_is_used_only_if_nothing_else_is_left() -> None:
-    targets = choose_targets(TURN, [LLM, EXTRACTIVE], lambda name: name != "llm")
+    targets = choose_targets(
+        TURN, QueryType.KNOWLEDGE, [LLM, EXTRACTIVE], lambda name: name != "llm"
+    )
     assert [t.model.id for t in targets] == ["extractive"]
-    assert [t.model.id for t in choose_targets(TURN, [LLM], lambda _: False)] == ["llm"]
+    assert [
+        t.model.id for t in choose_targets(TURN, QueryType.KNOWLEDGE, [LLM], lambda _: False)
+    ] == ["llm"]
 
 
 @pytest.mark.parametrize(
@@ -142,7 +162,7 @@ def test_what_no_model_can_do_is_refused(
     turn: TurnRequest, models: list[Model], reason: str
 ) -> None:
     with pytest.raises(AppError) as refused:
-        choose_targets(turn, models, lambda _: True)
+        choose_targets(turn, QueryType.KNOWLEDGE, models, lambda _: True)
     assert refused.value.reason == reason
 
 

@@ -515,6 +515,7 @@ class Model(_message.Message):
     LORA_ADAPTERS_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
     EMBEDS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     backend: _builtins.str
     """"extractive", "openai", "vllm", "llamacpp"."""
@@ -531,6 +532,8 @@ class Model(_message.Message):
     """It can tell log-probabilities."""
     embeds: _builtins.bool
     """It makes vectors of texts and no replies."""
+    parameters: _builtins.int
+    """How many weights it has; 0 if unknown."""
     @_builtins.property
     def lora_adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names for GenerateRequest.lora_adapter."""
@@ -549,10 +552,11 @@ class Model(_message.Message):
         lora_adapters: _abc.Iterable[_builtins.str] | None = ...,
         logprobs: _builtins.bool = ...,
         embeds: _builtins.bool = ...,
+        parameters: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_length", b"context_length", "detail", b"detail", "embeds", b"embeds", "generative", b"generative", "id", b"id", "json_schema", b"json_schema", "logprobs", b"logprobs", "lora_adapters", b"lora_adapters", "state", b"state", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "context_length", b"context_length", "detail", b"detail", "embeds", b"embeds", "generative", b"generative", "id", b"id", "json_schema", b"json_schema", "logprobs", b"logprobs", "lora_adapters", b"lora_adapters", "parameters", b"parameters", "state", b"state", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -69,6 +69,7 @@ class DescribeResponse(_message.Message):
     SLEEPS_FIELD_NUMBER: _builtins.int
     RUNNING_REQUESTS_FIELD_NUMBER: _builtins.int
     WAITING_REQUESTS_FIELD_NUMBER: _builtins.int
+    PARAMETERS_FIELD_NUMBER: _builtins.int
     context_length: _builtins.int
     """Tokens of prompt and reply together."""
     tools: _builtins.bool
@@ -81,6 +82,8 @@ class DescribeResponse(_message.Message):
     running_requests: _builtins.int
     """Requests the engine works on now, and those that wait in it."""
     waiting_requests: _builtins.int
+    parameters: _builtins.int
+    """How many weights it has; 0 if unknown."""
     @_builtins.property
     def lora_adapters(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Names for GenerateRequest.lora_adapter."""
@@ -97,10 +100,11 @@ class DescribeResponse(_message.Message):
         sleeps: _builtins.bool = ...,
         running_requests: _builtins.int = ...,
         waiting_requests: _builtins.int = ...,
+        parameters: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "embeds", b"embeds", "json_schema", b"json_schema", "logprobs", b"logprobs", "lora_adapters", b"lora_adapters", "running_requests", b"running_requests", "sleeps", b"sleeps", "tools", b"tools", "waiting_requests", b"waiting_requests"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["context_length", b"context_length", "embeds", b"embeds", "json_schema", b"json_schema", "logprobs", b"logprobs", "lora_adapters", b"lora_adapters", "parameters", b"parameters", "running_requests", b"running_requests", "sleeps", b"sleeps", "tools", b"tools", "waiting_requests", b"waiting_requests"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
