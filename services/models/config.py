@@ -33,6 +33,7 @@ class Upstream(BaseModel):
     """Requests that may wait; more are refused."""
     tools: bool = True
     json_schema: bool = True
+    logprobs: bool = True
     context_length: int = Field(0, ge=0)
     """Tokens of prompt and reply; 0: what the server says."""
 
@@ -49,7 +50,7 @@ class ModelsSettings(ServiceSettings):
         (),
         description='OpenAI-compatible servers as JSON: [{"url": "http://host:port/v1"}], with '
         "optional name, model, api_key, timeout_s, retries, concurrency, queue, tools, "
-        "json_schema, context_length",
+        "json_schema, logprobs, context_length",
     )
     engines: tuple[EngineModel, ...] = Field(
         (),

@@ -8,8 +8,10 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import pytest_asyncio
 
@@ -40,19 +42,12 @@ SOON = WorkerLimits(heartbeat_interval_s=0.1, heartbeat_timeout_s=0.3)
 
 @asynccontextmanager
 async def engine(
-    path: Path, sockets: Path, limits: WorkerLimits | None = None, slots: int = 2, queue: int = 1
+    path: Path, sockets: Path, limits: WorkerLimits | None = None, **settings: int
 ) -> AsyncIterator[EngineBackend]:
     """A running backend for `path`, ready or not."""
     # One thread: several wait for each other in loops, which a busy machine makes very slow.
-    model = LlamaCppModel(
-        path=path,
-        name="tiny",
-        context_length=CONTEXT,
-        slots=slots,
-        queue=queue,
-        batch=32,
-        threads=1,
-    )
+    common = {"context_length": CONTEXT, "slots": 2, "queue": 1, "batch": 32, "threads": 1}
+    model = LlamaCppModel.model_validate({"path": path, "name": "tiny"} | common | settings)
     backend = EngineBackend(model, private_folder(sockets), limits=limits)
     await backend.start()
     try:
@@ -146,6 +141,41 @@ async def test_a_reply_follows_a_json_schema(backend: EngineBackend) -> None:
     assert person.keys() == {"name", "age"}
     assert person["age"] in (1, 2)
     assert finish.reason is FinishReason.STOP
+
+
+async def test_log_probabilities_are_told_for_every_token_of_the_text(
+    backend: EngineBackend,
+) -> None:
+    """The reply is greedy: what was chosen is what was likeliest."""
+    text, _, events = await answer(backend, replace(asked("Say hello."), logprobs=2))
+    places = [p for event in events if isinstance(event, Text) for p in event.logprobs]
+    assert "".join(place.token for place in places).startswith(text)
+    for place in places:
+        assert place.likeliest[0].token == place.token
+        assert place.likeliest[1].logprob <= place.logprob <= 0
+
+
+async def test_a_model_of_vectors_makes_them_and_no_replies(tmp_path: Path) -> None:
+    """Vectors have unit length, and the same text has the same one."""
+    async with engine(small_model(), tmp_path / "e", embeds=True) as vectors:
+        card = await ready(vectors)
+        assert (card.embeds, card.generative, card.tools) == (True, False, False)
+        made = await vectors.embed(["a boat", "a bird", "a boat"])
+        boat, bird, again = (np.frombuffer(vector.data, "<f4") for vector in made)
+        assert np.linalg.norm(boat) == pytest.approx(1, abs=1e-5)
+        assert boat @ again == pytest.approx(1, abs=1e-4)
+        assert boat @ bird < 0.9999
+        assert all(vector.tokens > 0 for vector in made)
+        with pytest.raises(AppError) as raised:
+            await vectors.embed(["fine", "word " * 2 * CONTEXT])
+        assert raised.value.reason is Reason.CONTEXT_TOO_LONG
+        assert (await failure(vectors, asked("Hello."))).reason is Reason.MODEL_LACKS_ABILITY
+
+
+async def test_a_model_of_text_makes_no_vectors(backend: EngineBackend) -> None:
+    with pytest.raises(AppError) as raised:
+        await backend.embed(["a boat"])
+    assert raised.value.reason is Reason.MODEL_LACKS_ABILITY
 
 
 async def test_tokens_are_counted_by_the_models_own_tokenizer(backend: EngineBackend) -> None:

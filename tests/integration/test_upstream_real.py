@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -152,6 +153,15 @@ async def test_a_reply_follows_a_json_schema(backend: OpenAIBackend) -> None:
     assert person.keys() == {"name", "age"}
     assert person["age"] in (1, 2)
     assert finish.reason is FinishReason.STOP
+
+
+async def test_log_probabilities_are_told_for_every_token_of_the_text(
+    backend: OpenAIBackend,
+) -> None:
+    text, _, events = await answer(backend, replace(asked("Say hello."), logprobs=2))
+    places = [p for event in events if isinstance(event, Text) for p in event.logprobs]
+    assert "".join(place.token for place in places).startswith(text)
+    assert all(len(place.likeliest) == 2 for place in places)
 
 
 async def test_tools_and_calls_made_before_are_understood(backend: OpenAIBackend) -> None:

@@ -44,13 +44,17 @@ class UnusableFile(Exception):
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A GGUF file by its head; sizes in bytes, lengths in tokens."""
+    """A GGUF file by its head; sizes in bytes, lengths in tokens.
+
+    `pooling` tells that the file says how the vectors of tokens become that of a text.
+    """
 
     path: Path
     size_bytes: int
     architecture: str
     context_length: int
     chat_template: bool
+    pooling: bool
     kv_bytes_per_token: int
     parameters: int
 
@@ -91,6 +95,7 @@ def _model_file(path: Path, size: int, values: Mapping[str, object], parameters:
         architecture=architecture,
         context_length=number("context_length"),
         chat_template=bool(values.get("tokenizer.chat_template")),
+        pooling=bool(number("pooling_type")),
         kv_bytes_per_token=number("block_count") * kv_heads * width * 2 * _KV_BYTES,
         parameters=parameters,
     )

@@ -16,14 +16,15 @@ from contextlib import suppress
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
-from xllamacpp import CommonParams, Server
+from xllamacpp import CommonParams, Server, llama_pooling_type
 
 from services.models.domain import Event, Generation
-from services.models.engines.engine import Abilities, CannotLoad, Engine, Report, Step
+from services.models.engines.engine import Abilities, CannotLoad, Engine, Report, Step, Vector
 from services.models.engines.gguf import ModelFile, UnusableFile, read_head
 from services.models.engines.settings import LlamaCppModel
-from services.models.failures import bad_response, refused, too_long
+from services.models.failures import bad_response, lacks, refused, too_long
 from services.models.openai import wire
 from services.runtime.errors import AppError
 
@@ -34,6 +35,8 @@ PROMPT_CACHE_MIB = 512
 """Prompts read before are kept in so much memory; left to itself the engine takes up to 8 GiB."""
 
 _TOO_LONG = "exceed_context_size_error"
+# What it says of a text that is to become a vector.
+_TOO_LARGE = "is too large to process"
 _COUNT_LIMIT_S = 5.0
 
 
@@ -54,14 +57,25 @@ async def load(model: LlamaCppModel, report: Report) -> LlamaCppEngine:
     report(f"loading {file.size_bytes / 1e6:,.0f} MB")
     key = secrets.token_urlsafe(32)
     try:
-        server = await asyncio.to_thread(Server, _params(model, context, key))
+        server = await asyncio.to_thread(Server, _params(model, file, context, key))
     except RuntimeError as error:
         raise CannotLoad(
             f"{model.path}: llama.cpp cannot load this {file.architecture or 'unknown'} model; "
             "it is broken or of a kind newer than the engine"
         ) from error
-    abilities = Abilities(context, tools=True, json_schema=True, parameters=file.parameters)
-    return LlamaCppEngine(model, server, key, abilities)
+    return LlamaCppEngine(model, server, key, _abilities(model, file, context))
+
+
+def _abilities(model: LlamaCppModel, file: ModelFile, context: int) -> Abilities:
+    writes = not model.embeds
+    return Abilities(
+        context,
+        tools=writes,
+        json_schema=writes,
+        logprobs=writes,
+        embeds=model.embeds,
+        parameters=file.parameters,
+    )
 
 
 def _require_memory(file: ModelFile, context_tokens: int) -> None:
@@ -73,13 +87,17 @@ def _require_memory(file: ModelFile, context_tokens: int) -> None:
         )
 
 
-def _params(model: LlamaCppModel, context: int, key: str) -> Any:
+def _params(model: LlamaCppModel, file: ModelFile, context: int, key: str) -> Any:
     params = CommonParams()
+    params.embedding = model.embeds
+    if model.embeds and not file.pooling:
+        params.pooling_type = llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     params.model.path = str(model.path)
     params.model_alias = {model.id}
     params.n_ctx = context * model.slots
     params.n_parallel = model.slots
-    params.n_batch = params.n_ubatch = model.batch
+    # A text is made a vector in one batch.
+    params.n_batch = params.n_ubatch = context if model.embeds else model.batch
     params.n_gpu_layers = model.gpu_layers
     if model.threads:
         params.cpuparams.n_threads = model.threads
@@ -109,6 +127,8 @@ class LlamaCppEngine(Engine):
     async def generate(self, request: Generation, step: Step) -> AsyncGenerator[Event, None]:
         """See `Engine.generate`; stops within one token, or one batch of the prompt."""
         model = self._model.id
+        if self.abilities.embeds:
+            raise lacks(model, "text")
         reader = wire.Reader(model, "".join(message.content for message in request.messages))
         body = wire.request_body(request, model) | {"return_progress": True}
         try:
@@ -163,6 +183,22 @@ class LlamaCppEngine(Engine):
             counts.append(len(answer.raise_for_status().json()["tokens"]))
         return counts
 
+    async def embed(self, texts: Sequence[str], step: Step) -> list[Vector]:
+        """See `Engine.embed`; as many texts at once as there are slots."""
+        if not self.abilities.embeds:
+            raise lacks(self.id, "embed")
+        return await asyncio.gather(*(self._vector(text, step) for text in texts))
+
+    async def _vector(self, text: str, step: Step) -> Vector:
+        call = self._server.handle_embeddings
+        loop = asyncio.get_running_loop()
+        answer = await loop.run_in_executor(self._threads, call, {"input": text})
+        step()
+        if error := answer.get("error"):
+            raise _meaning(error, self.id)
+        vector = np.asarray(answer["data"][0]["embedding"], "<f4")
+        return Vector(vector.tobytes(), answer["usage"]["prompt_tokens"])
+
     async def close(self) -> None:
         """See `Engine.close`."""
         await self._http.aclose()
@@ -179,7 +215,7 @@ def _raise_for(piece: dict[str, Any], model: str) -> None:
 
 
 def _meaning(error: dict[str, Any], model: str) -> AppError:
-    if error.get("type") == _TOO_LONG:
+    if error.get("type") == _TOO_LONG or _TOO_LARGE in str(error.get("message")):
         return too_long(model)
     if error.get("code") == 400:
         return refused(model, "it is not what the engine understands")

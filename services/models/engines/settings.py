@@ -31,6 +31,8 @@ class LlamaCppModel(BaseModel):
     """Threads of the engine; 0: one for each core it may use."""
     batch: int = Field(256, ge=16, le=8192)
     """Tokens of a prompt read between two looks at whether the reply is still wanted."""
+    embeds: bool = False
+    """It makes vectors of texts and no replies."""
     gpu_layers: int = Field(0, ge=0, le=10_000)
     """Layers kept on a GPU, where the installed engine can use one."""
     load_limit_s: float = Field(120, ge=10, le=7200)

@@ -119,6 +119,7 @@ class OpenAIBackend:
             context_length=self._upstream.context_length or model.context_length,
             tools=self._upstream.tools,
             json_schema=self._upstream.json_schema,
+            logprobs=self._upstream.logprobs,
             parameters=model.parameters,
         )
 

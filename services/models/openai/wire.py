@@ -13,15 +13,19 @@ from services.models.domain import (
     Generation,
     Message,
     Text,
+    TokenLogprob,
     ToolCall,
     ToolSpec,
     Usage,
     estimated_tokens,
 )
+from services.models.openai import logprobs
 
 DONE = "[DONE]"
 # A reply beyond this is a stream that does not end.
 MAX_REPLY_BYTES = 4 << 20
+# A character has a few tokens at most; what has more without any text is not going to end.
+_MAX_SILENT_TOKENS = 1024
 _ANY_OBJECT = "{}"
 
 _FINISH = {
@@ -66,7 +70,7 @@ def request_body(request: Generation, model: str, *, usage: bool = True) -> dict
         body["tools"] = [_tool(tool) for tool in request.tools]
     if request.response_schema:
         body["response_format"] = _response_format(request.response_schema)
-    return body | _sampling(request)
+    return body | _sampling(request) | logprobs.options(request.logprobs)
 
 
 def _message(message: Message) -> dict[str, Any]:
@@ -137,6 +141,8 @@ class Reader:
     _reason: FinishReason = FinishReason.STOP
     _usage: Usage | None = None
     _calls: dict[int, _PartialCall] = field(default_factory=dict)
+    # Told of tokens that have made no text yet.
+    _logprobs: tuple[TokenLogprob, ...] = ()
 
     def text_of(self, data: str) -> Text | None:
         """Takes one piece in JSON and returns its text, if it has any.
@@ -168,7 +174,20 @@ class Reader:
         if not isinstance(content, str):
             raise Nonsense("its reply's content is no text")
         self._grow(content)
-        return Text(_whole(content)) if content else None
+        self._take_logprobs(choice)
+        return self._piece(_whole(content)) if content else None
+
+    def _piece(self, content: str) -> Text:
+        told, self._logprobs = self._logprobs, ()
+        return Text(content, told)
+
+    def _take_logprobs(self, choice: dict[str, Any]) -> None:
+        try:
+            self._logprobs += logprobs.places(choice)
+        except ValueError as error:
+            raise Nonsense("its log-probabilities are not understood") from error
+        if len(self._logprobs) > _MAX_SILENT_TOKENS:
+            raise Nonsense("it tells of tokens and not their text")
 
     def _take_reason(self, reason: Any) -> None:
         # Some servers say "" and not null until the last piece.

@@ -15,11 +15,13 @@ from services.models.domain import (
     Finish,
     FinishReason,
     Generation,
+    LikelyToken,
     Message,
     Role,
     Sampling,
     State,
     Text,
+    TokenLogprob,
     ToolCall,
     ToolSpec,
     Usage,
@@ -124,6 +126,25 @@ async def test_tool_calls_in_pieces_come_out_whole(double):
     assert call == ToolCall("c1", "look", '{"a": 1}')
     assert isinstance(end, Finish)
     assert end.reason is FinishReason.TOOL_CALLS
+
+
+async def test_log_probabilities_come_with_the_text_they_are_of(double):
+    """A character that takes two tokens gets the places of both."""
+
+    def piece(content: str, token: str) -> bytes:
+        other = {"token": "x", "logprob": -2.5}
+        place = {"token": token, "logprob": -0.5, "top_logprobs": [other]}
+        choice = {"delta": {"content": content}, "logprobs": {"content": [place]}}
+        return sse({"choices": [choice]})
+
+    double.answers = [Answer([piece("", "a"), piece("é", "b"), finish(), DONE])]
+    text, _ = await events_of(double, asking(logprobs=1))
+    others = (LikelyToken("x", -2.5),)
+    assert text == Text("é", (TokenLogprob("a", -0.5, others), TokenLogprob("b", -0.5, others)))
+    body = double.requests[0]
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 1)
+    await events_of(double, asking())
+    assert "logprobs" not in double.requests[1]
 
 
 async def test_a_server_that_does_not_stream_is_understood_too(double):
