@@ -19,6 +19,7 @@ from services.models.engines.vllm.arguments import engine_arguments, environment
 
 START_S = 300.0
 _RUNNING = "vllm:num_requests_running{"
+_TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser=hermes")
 
 
 class VllmServer:
@@ -56,7 +57,7 @@ class VllmServer:
         del arguments["disable_log_stats"]
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--port={port}"]
         self._process = subprocess.Popen(
-            [*command, "--served-model-name=tiny", *_options(arguments)],
+            [*command, "--served-model-name=tiny", *_TOOLS, *_options(arguments)],
             env={**os.environ, **environment(self._model), "PYTHONPATH": str(self._folder)},
             stdout=subprocess.DEVNULL,
             start_new_session=True,
