@@ -12,150 +12,30 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib.util
-import json
 import os
-import signal
 import tempfile
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 
-from services.models.domain import Finish, Generation, Message, Role, Sampling, State
-from services.models.engines.backend import EngineBackend
 from services.models.engines.engine import Engine
 from services.models.engines.settings import VllmModel
 from services.models.engines.vllm.loading import load
-from services.runtime.deadline import deadline_scope
-from services.runtime.process import private_folder
+from tests.bench.engine_contenders import OURS, HttpServer, Worker, asked
 from tests.bench.engine_rounds import Plan, measure, times_of
 from tests.bench.report import heading, note, table
 from tests.support.tiny_model import make_tiny_model
-from tests.support.vllm_server import VllmServer
+from tests.support.vllm_server import MODEL, VllmServer
 
-OURS, THEIRS, BARE = "models' worker", "vllm serve", "AsyncLLM"
-_CALL_S = 300.0
-_POLL_S = 0.005
+THEIRS, BARE = "vllm serve", "AsyncLLM"
 _ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
-
-
-def _asked(prompt: str, tokens: int) -> Generation:
-    sampling = Sampling(temperature=0, seed=1, max_tokens=tokens)
-    return Generation((Message(Role.USER, prompt),), sampling=sampling)
-
-
-class Worker:
-    """A model behind the models service's backend."""
-
-    name = OURS
-
-    def __init__(self, model: VllmModel, folder: Path) -> None:
-        self._backend = EngineBackend(model, private_folder(folder))
-
-    async def start(self) -> float:
-        """Start it and return the seconds until it is ready."""
-        began = time.perf_counter()
-        await self._backend.start()
-        await self._ready(0)
-        return time.perf_counter() - began
-
-    async def _ready(self, other_than: int) -> None:
-        def ready() -> bool:
-            (card,) = self._backend.models()
-            return card.state is State.READY and self._backend.worker_pid != other_than
-
-        async with asyncio.timeout(_CALL_S):
-            while not ready():
-                await asyncio.sleep(_POLL_S)
-
-    async def stop(self) -> None:
-        """Stop it."""
-        await self._backend.close()
-
-    async def reply(self, prompt: str, tokens: int) -> AsyncGenerator[int, None]:
-        """See `Contender.reply`."""
-        (card,) = self._backend.models()
-        with deadline_scope(_CALL_S):
-            async for event in self._backend.generate(_asked(prompt, tokens), card):
-                yield event.usage.completion_tokens if isinstance(event, Finish) else 0
-
-    async def idle(self) -> bool:
-        """Return whether the engine works on nothing."""
-        return not (await self._backend.load()).running
-
-    def pid(self) -> int:
-        """Return the worker's process id."""
-        return self._backend.worker_pid or 0
-
-    async def restart(self) -> float:
-        """Kill the worker; the supervisor starts another."""
-        began, old = time.perf_counter(), self.pid()
-        os.kill(old, signal.SIGKILL)
-        await self._ready(old)
-        return time.perf_counter() - began
-
-
-class HttpServer:
-    """vLLM's own server, asked by httpx."""
-
-    name = THEIRS
-
-    def __init__(self, server: VllmServer) -> None:
-        self._server = server
-        self._http = httpx.AsyncClient(timeout=_CALL_S, trust_env=False)
-
-    async def start(self) -> float:
-        """Start it and return the seconds until it is ready."""
-        return await self._server.start(self._http)
-
-    async def stop(self) -> None:
-        """Stop it."""
-        await self._http.aclose()
-        await self._server.kill()
-
-    async def reply(self, prompt: str, tokens: int) -> AsyncGenerator[int, None]:
-        """See `Contender.reply`."""
-        body = {
-            "model": "tiny",
-            "messages": [{"role": "user", "content": prompt}],
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "temperature": 0,
-            "seed": 1,
-            "max_tokens": tokens,
-        }
-        address = f"{self._server.root}/v1/chat/completions"
-        async with self._http.stream("POST", address, json=body) as response:
-            response.raise_for_status()
-            async for line in response.aiter_lines():
-                if line.startswith("data: {"):
-                    piece = json.loads(line[6:])
-                    if piece["choices"] and piece["choices"][0]["delta"].get("content"):
-                        yield 0
-                    if usage := piece.get("usage"):
-                        yield usage["completion_tokens"]
-
-    async def idle(self) -> bool:
-        """Return whether the engine works on nothing."""
-        return not await self._server.running(self._http)
-
-    def pid(self) -> int:
-        """Return the server's process id."""
-        return self._server.pid
-
-    async def restart(self) -> float:
-        """Kill the server and start it again."""
-        began = time.perf_counter()
-        await self._server.kill()
-        await self._server.start(self._http)
-        return time.perf_counter() - began
 
 
 class Bare:
@@ -184,7 +64,7 @@ class Bare:
         from vllm.sampling_params import RequestOutputKind
 
         engine: Any = self._engine
-        request = _asked(prompt, tokens)
+        request = asked(prompt, tokens)
         params = SamplingParams(
             temperature=0, seed=1, max_tokens=tokens, output_kind=RequestOutputKind.DELTA
         )
@@ -243,7 +123,7 @@ def main() -> None:
         )
         contenders = [
             Worker(model, folder / "w"),
-            HttpServer(VllmServer(model, folder / "names", given.server_interval)),
+            HttpServer(THEIRS, VllmServer(model, folder / "names", given.server_interval), MODEL),
             Bare(model),
         ]
         figures = asyncio.run(measure(contenders, plan))

@@ -13,24 +13,25 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from services.models.domain import FinishReason, Text, ToolCall, ToolSpec
+from services.models.domain import FinishReason, Text, ToolCall
 from services.models.engines.backend import EngineBackend
 from services.models.engines.engine import SleepLevel
 from services.runtime.deadline import deadline_scope
 from services.runtime.errors import AppError, Reason
-from tests.support import tiny_model
-from tests.support.engines import answer, asked, failure, idle, ready, serving, tiny_settings
+from tests.support.engines import (
+    SCHEMA,
+    TOOL,
+    answer,
+    asked,
+    failure,
+    idle,
+    ready,
+    serving,
+    tiny_settings,
+)
 from tests.support.tiny_model import COUNT, COUNTED, INVENTED, ON_AND_ON, PERSON, WEATHER
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-PARAMETERS = json.dumps(tiny_model.TOOL["function"]["parameters"])  # type: ignore[index]
-TOOL = ToolSpec("weather", "Tells the weather.", PARAMETERS)
-SCHEMA = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"enum": [1, 2]}},
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -95,7 +96,7 @@ async def test_the_same_seed_gives_the_same_reply_and_another_one_does_not(
 async def test_a_reply_follows_a_json_schema(backend: EngineBackend) -> None:
     """Also where it would write something else: the age that it has learnt is not allowed."""
     assert (await answer(backend, asked(PERSON, 40)))[0] == INVENTED
-    request = asked(PERSON, 40, response_schema=json.dumps(SCHEMA))
+    request = asked(PERSON, 40, response_schema=SCHEMA)
     text, finish, _ = await answer(backend, request)
     person = json.loads(text)
     assert person.keys() == {"name", "age"}

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
-import httpx
 import pytest
 import pytest_asyncio
 
@@ -21,43 +20,24 @@ from services.models.domain import (
     State,
     Text,
     ToolCall,
-    ToolSpec,
 )
 from services.models.openai.backend import OpenAIBackend
 from services.models.server import open_upstream
 from services.runtime.deadline import deadline_scope
 from services.runtime.errors import AppError, Reason
-from tests.support import tiny_model
-from tests.support.engines import START_S, asked, tiny_settings
+from tests.support.engines import SCHEMA, START_S, TOOL, asked, tiny_settings
 from tests.support.tiny_model import COUNT, COUNTED, ON_AND_ON, PERSON, WEATHER
 from tests.support.vllm_server import VllmServer
 from tests.support.waiting import PATIENCE_S, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(600)]
-PARAMETERS = json.dumps(tiny_model.TOOL["function"]["parameters"])  # type: ignore[index]
-TOOL = ToolSpec("weather", "Tells the weather.", PARAMETERS)
-SCHEMA = {
-    "type": "object",
-    "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"enum": [1, 2]}},
-    "required": ["name", "age"],
-    "additionalProperties": False,
-}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def http() -> AsyncIterator[httpx.AsyncClient]:
-    """A client that asks the server about itself."""
-    async with httpx.AsyncClient(trust_env=False) as client:
-        yield client
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(
-    tiny: Path, tmp_path_factory: pytest.TempPathFactory, http: httpx.AsyncClient
-) -> AsyncIterator[VllmServer]:
+async def server(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[VllmServer]:
     """One server for all tests here: they leave it whole."""
     running = VllmServer(tiny_settings(tiny), tmp_path_factory.mktemp("names"))
-    await running.start(http)
+    await running.start()
     try:
         yield running
     finally:
@@ -118,7 +98,7 @@ async def test_a_stop_string_ends_a_reply_and_is_not_part_of_it(backend: OpenAIB
 
 
 async def test_a_reply_follows_a_json_schema(backend: OpenAIBackend) -> None:
-    text, _, _ = await answer(backend, asked(PERSON, 40, response_schema=json.dumps(SCHEMA)))
+    text, _, _ = await answer(backend, asked(PERSON, 40, response_schema=SCHEMA))
     assert json.loads(text)["age"] in (1, 2)
 
 
@@ -147,15 +127,15 @@ async def test_a_prompt_that_does_not_fit_is_refused(backend: OpenAIBackend) -> 
 
 
 async def test_closing_a_stream_stops_the_server(
-    backend: OpenAIBackend, server: VllmServer, http: httpx.AsyncClient
+    backend: OpenAIBackend, server: VllmServer
 ) -> None:
     card = await ready(backend)
     with deadline_scope(PATIENCE_S):
         async with aclosing(backend.generate(asked(ON_AND_ON, 900), card)) as events:
             await anext(events)
-            assert await server.running(http) == 1
+            assert await server.running() == 1
 
     async def none() -> bool:
-        return not await server.running(http)
+        return not await server.running()
 
     await until(none, "the server stops", PATIENCE_S)

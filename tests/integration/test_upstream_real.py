@@ -103,7 +103,7 @@ async def idle(server: LlamaServer) -> None:
     """Return when all slots of the server are free."""
 
     async def none_busy() -> bool:
-        return not await server.busy_slots()
+        return not await server.running()
 
     await until(none_busy, "the server's slots are free")
 
@@ -197,7 +197,7 @@ async def test_closing_a_stream_stops_the_server(
             reading = asyncio.ensure_future(anext(events))
 
         async def begun() -> bool:
-            return reading.done() or bool(await server.busy_slots())
+            return reading.done() or bool(await server.running())
 
         await until(begun, "the server works")
         reading.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,14 +20,28 @@ from services.models.domain import (
     Sampling,
     State,
     Text,
+    ToolSpec,
 )
 from services.models.engines.backend import EngineBackend
 from services.models.engines.settings import VllmModel
 from services.runtime.errors import AppError
 from services.runtime.process import private_folder
 from services.runtime.supervisor import WorkerLimits
+from tests.support import tiny_model
 from tests.support.waiting import until
 
+PARAMETERS = json.dumps(tiny_model.TOOL["function"]["parameters"])  # type: ignore[index]
+TOOL = ToolSpec("weather", "Tells the weather.", PARAMETERS)
+"""The tool that the tiny model has learnt to call."""
+SCHEMA = json.dumps(
+    {
+        "type": "object",
+        "properties": {"name": {"type": "string", "maxLength": 8}, "age": {"enum": [1, 2]}},
+        "required": ["name", "age"],
+        "additionalProperties": False,
+    }
+)
+"""Allows another age than the tiny model has learnt."""
 CACHE_BYTES = 64 << 20
 START_S = 240.0
 """Two processes read all of torch, on a machine that may be busy."""

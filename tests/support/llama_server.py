@@ -43,6 +43,12 @@ class LlamaServer:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def pid(self) -> int:
+        """Process id of the server."""
+        assert self.process is not None
+        return self.process.pid
+
+    @property
     def url(self) -> str:
         """The base address to configure."""
         return f"{self.root}/v1"
@@ -90,8 +96,8 @@ class LlamaServer:
             if pipe is not None:
                 pipe.close()
 
-    async def busy_slots(self) -> int:
-        """How many of its slots work."""
+    async def running(self) -> int:
+        """How many requests it works on."""
         async with httpx.AsyncClient(trust_env=False, timeout=START_S) as http:
             answer = await http.get(f"{self.root}/slots")
         return sum(slot["is_processing"] for slot in answer.raise_for_status().json())

@@ -18,6 +18,8 @@ from services.models.engines.settings import VllmModel
 from services.models.engines.vllm.arguments import engine_arguments, environment
 
 START_S = 300.0
+MODEL = "tiny"
+"""What it calls its model."""
 _RUNNING = "vllm:num_requests_running{"
 _TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser=hermes")
 
@@ -46,7 +48,7 @@ class VllmServer:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self, http: httpx.AsyncClient) -> float:
+    async def start(self) -> float:
         """Start it and return the seconds until it answers."""
         began = time.monotonic()
         with socket.create_server(("127.0.0.1", 0)) as free:
@@ -57,12 +59,12 @@ class VllmServer:
         del arguments["disable_log_stats"]
         command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", f"--port={port}"]
         self._process = subprocess.Popen(
-            [*command, "--served-model-name=tiny", *_TOOLS, *_options(arguments)],
+            [*command, f"--served-model-name={MODEL}", *_TOOLS, *_options(arguments)],
             env={**os.environ, **environment(self._model), "PYTHONPATH": str(self._folder)},
             stdout=subprocess.DEVNULL,
             start_new_session=True,
         )
-        async with asyncio.timeout(START_S):
+        async with asyncio.timeout(START_S), _client() as http:
             while not await self._answers(http):
                 assert self._process.poll() is None, "vLLM's server ended before it was ready"
                 await asyncio.sleep(0.01)
@@ -80,10 +82,15 @@ class VllmServer:
         os.killpg(self._process.pid, signal.SIGKILL)
         await asyncio.to_thread(self._process.wait)
 
-    async def running(self, http: httpx.AsyncClient) -> int:
+    async def running(self) -> int:
         """How many requests its engine works on."""
-        lines = (await http.get(f"{self.root}/metrics")).text.splitlines()
+        async with _client() as http:
+            lines = (await http.get(f"{self.root}/metrics")).text.splitlines()
         return sum(int(float(line.split()[-1])) for line in lines if line.startswith(_RUNNING))
+
+
+def _client() -> httpx.AsyncClient:
+    return httpx.AsyncClient(trust_env=False, timeout=START_S)
 
 
 def _options(arguments: dict[str, object]) -> list[str]:
