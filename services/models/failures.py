@@ -17,6 +17,16 @@ def away(model: str, what: str) -> AppError:
     )
 
 
+def overloaded(model: str) -> AppError:
+    """Return OVERLOADED: there is no place for it now."""
+    return AppError(
+        Reason.OVERLOADED,
+        f"too many {model} at once; try again later",
+        metadata={"queue": model},
+        retry_after_s=RETRY_AFTER_S,
+    )
+
+
 def bad_response(model: str, what: str) -> AppError:
     """Return MODEL_BAD_RESPONSE: what came is no answer."""
     return AppError(

@@ -27,6 +27,7 @@ from services.runtime.worker import MAX_MESSAGE_BYTES
 
 SOCKET_VARIABLE = "ECHOMESH_WORKER_SOCKET"
 """Environment variable that tells a worker where to listen."""
+_SETTINGS = "ECHOMESH_"
 
 
 class WorkerState(StrEnum):
@@ -50,8 +51,10 @@ class WorkerLimits:
     """Loading a model on a loaded machine takes this long at worst."""
     first_backoff_s: float = 0.1
     max_backoff_s: float = 15.0
+    failure_backoff_s: float = 60.0
+    """Until one that says why it cannot get ready is tried again: mostly nothing has changed."""
     healthy_after_s: float = 60.0
-    """A worker that lived this long starts over with the first back-off."""
+    """A worker that was ready for so long starts over with the first back-off."""
     stop_grace_s: float = 4.0
 
 
@@ -76,6 +79,11 @@ def answers_or_away(name: str) -> Iterator[None]:
         raise unavailable(name) from None
 
 
+def _inherited() -> dict[str, str]:
+    """What is in the environment here but the settings of the mesh."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_SETTINGS)}
+
+
 class WorkerSupervisor:
     """Keeps one worker process running and hands out channels to it."""
 
@@ -95,7 +103,8 @@ class WorkerSupervisor:
             name: short name, part of the socket's name and of log lines.
             argv: command line of the worker.
             socket_folder: private folder with a short path (`process.socket_folder`).
-            env: additions to this process's environment.
+            env: additions to this process's environment, of which no setting of the mesh is
+                passed on: there are secrets among them.
             limits: patience.
             prepare: awaited with the channel to each worker that says it is ready, before others
                 may use it; one for which this fails is killed and started anew.
@@ -115,6 +124,7 @@ class WorkerSupervisor:
         self._prepare = prepare
         self._log = get_logger().bind(worker=name)
         self._numbers = itertools.count(1)
+        self._ready_at: float | None = None
         self._child: Child | None = None
         self._channel: grpc.aio.Channel | None = None
         self._ready = asyncio.Event()
@@ -163,18 +173,19 @@ class WorkerSupervisor:
         self.state = WorkerState.STOPPED
 
     async def _keep(self) -> None:
-        backoff_s = self._limits.first_backoff_s
-        loop = asyncio.get_running_loop()
+        limits, loop = self._limits, asyncio.get_running_loop()
+        backoff_s = limits.first_backoff_s
         while True:
-            began = loop.time()
+            self._ready_at = None
             why = await self._run_once()
-            if loop.time() - began > self._limits.healthy_after_s:
-                backoff_s = self._limits.first_backoff_s
+            if self._ready_at is not None and loop.time() - self._ready_at > limits.healthy_after_s:
+                backoff_s = limits.first_backoff_s
+            wait_s = limits.failure_backoff_s if self.failure else backoff_s
             self.state = WorkerState.WAITING
             self.restarts += 1
-            self._log.warning("worker_restarts", why=why, after_s=backoff_s)
-            await asyncio.sleep(backoff_s)
-            backoff_s = min(backoff_s * 2, self._limits.max_backoff_s)
+            self._log.warning("worker_restarts", why=why, after_s=wait_s)
+            await asyncio.sleep(wait_s)
+            backoff_s = min(backoff_s * 2, limits.max_backoff_s)
 
     async def _run_once(self) -> str:
         """Run one worker process to its end and say why it ended."""
@@ -199,7 +210,7 @@ class WorkerSupervisor:
 
     @asynccontextmanager
     async def _process(self, socket: Path) -> AsyncIterator[Child]:
-        environment = {**os.environ, **self._env, SOCKET_VARIABLE: str(socket)}
+        environment = _inherited() | self._env | {SOCKET_VARIABLE: str(socket)}
         self._child = child = spawn(self._argv, env=environment)
         try:
             yield child
@@ -258,6 +269,7 @@ class WorkerSupervisor:
             await self._prepare(channel)
         self._log.info("worker_ready", pid=self.pid)
         self.state, self.doing, self.failure = WorkerState.READY, "", ""
+        self._ready_at = asyncio.get_running_loop().time()
         self._ready.set()
 
     def _hopeless(self, said: worker_pb2.HeartbeatResponse | None, *, late: bool) -> str:

@@ -60,9 +60,11 @@ class Progress:
         key = object()
 
         def step() -> None:
-            self._last_step[key] = self._monotonic()
+            # What is left of a request that has ended must not bring it back.
+            if key in self._last_step:
+                self._last_step[key] = self._monotonic()
 
-        step()
+        self._last_step[key] = self._monotonic()
         try:
             yield step
         finally:

@@ -38,6 +38,8 @@ def _text(text: str) -> bytes:
 def _value(value: object) -> bytes:
     if isinstance(value, str):
         return struct.pack("<I", 8) + _text(value)
+    if isinstance(value, list) and all(isinstance(item, int) for item in value):
+        return struct.pack(f"<IIQ{len(value)}I", 9, 4, len(value), *value)
     if isinstance(value, list):
         return struct.pack("<IIQ", 9, 8, len(value)) + b"".join(_text(str(v)) for v in value)
     return struct.pack("<II", 4, int(str(value)))

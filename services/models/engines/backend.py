@@ -168,11 +168,15 @@ class EngineBackend:
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens of this model each text is; raises MODEL_UNAVAILABLE."""
-        limit_s = min(_COUNT_LIMIT_S, remaining_s())
-        with self._answering():
-            answer = await self._stub().CountTokens(
-                pb.CountTokensRequest(texts=texts), timeout=limit_s
-            )
+        request = pb.CountTokensRequest(texts=texts)
+        try:
+            with self._answering():
+                timeout_s = min(_COUNT_LIMIT_S, remaining_s())
+                answer = await self._stub().CountTokens(request, timeout=timeout_s)
+        except AppError as error:
+            if error.reason is Reason.DEADLINE_EXCEEDED and remaining_s() > 0:
+                raise away(self._model.id, "does not count") from error
+            raise
         return list(answer.tokens)
 
     async def embed(self, texts: Sequence[str]) -> list[Vector]:

@@ -30,6 +30,8 @@ _SCALARS = {
     12: "d",
 }
 _STRING, _ARRAY = 8, 9
+_INTEGERS = frozenset((4, 5, 10, 11))
+_MAX_LAYERS = 1024
 # More of anything than any model has means that the head is broken.
 _MAX_ENTRIES = 1 << 20
 _MAX_ITEMS = 1 << 24
@@ -86,9 +88,12 @@ def _model_file(path: Path, size: int, values: Mapping[str, object], parameters:
         value = values.get(f"{architecture}.{name}", default)
         return value if isinstance(value, int) else default
 
-    heads = max(1, number("attention.head_count", 1))
+    layers = number("block_count")
+    heads = max(1, _most(values.get(f"{architecture}.attention.head_count"), 1))
     width = number("attention.key_length", number("embedding_length") // heads)
-    kv_heads = number("attention.head_count_kv", heads)
+    kv_heads = values.get(f"{architecture}.attention.head_count_kv", heads)
+    # Some models have another number of them in each layer.
+    all_kv_heads = sum(kv_heads) if isinstance(kv_heads, list) else _most(kv_heads, 0) * layers
     return ModelFile(
         path=path,
         size_bytes=size,
@@ -96,13 +101,20 @@ def _model_file(path: Path, size: int, values: Mapping[str, object], parameters:
         context_length=number("context_length"),
         chat_template=bool(values.get("tokenizer.chat_template")),
         pooling=bool(number("pooling_type")),
-        kv_bytes_per_token=number("block_count") * kv_heads * width * 2 * _KV_BYTES,
+        kv_bytes_per_token=all_kv_heads * width * 2 * _KV_BYTES,
         parameters=parameters,
     )
 
 
+def _most(value: object, default: int) -> int:
+    """The number, or the largest of several."""
+    if isinstance(value, list):
+        return max(value, default=default)
+    return value if isinstance(value, int) else default
+
+
 class _Head:
-    """Walks through the head; scalars and texts are kept, arrays passed over."""
+    """Walks through the head; scalars, texts and short lists of whole numbers are kept."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
@@ -139,14 +151,15 @@ class _Head:
         if kind == _STRING:
             return self._text()
         if kind == _ARRAY:
-            self._pass_array()
-            return None
+            return self._array()
         if kind not in _SCALARS:
             raise self._broken()
         return self._unpack(_SCALARS[kind])
 
-    def _pass_array(self) -> None:
+    def _array(self) -> list[int] | None:
         kind, items = self._number("I"), self._count("Q", _MAX_ITEMS)
+        if kind in _INTEGERS and items <= _MAX_LAYERS:
+            return [self._number(_SCALARS[kind]) for _ in range(items)]
         if kind == _STRING:
             for _ in range(items):
                 self._skip(self._count("Q", _MAX_TEXT))
@@ -154,6 +167,7 @@ class _Head:
             self._skip(items * struct.calcsize(_SCALARS[kind]))
         else:
             raise self._broken()
+        return None
 
     def _text(self) -> str:
         return self._take(self._count("Q", _MAX_TEXT)).decode("utf-8", "replace")

@@ -17,12 +17,12 @@ from typing import Any
 
 import httpx
 import numpy as np
-import psutil
 from xllamacpp import CommonParams, Server, llama_pooling_type
 
 from services.models.domain import Event, Generation
 from services.models.engines.engine import Abilities, CannotLoad, Engine, Report, Step, Vector
 from services.models.engines.gguf import ModelFile, UnusableFile, read_head
+from services.models.engines.memory import available_bytes
 from services.models.engines.settings import LlamaCppModel
 from services.models.failures import bad_response, lacks, refused, too_long
 from services.models.openai import wire
@@ -30,6 +30,9 @@ from services.runtime.errors import AppError
 
 DEFAULT_CONTEXT = 8_192
 """Tokens of context where nothing is said: more costs memory, and prompts are below 4,000."""
+
+DEFAULT_EMBED_CONTEXT = 2_048
+"""The same for vectors, where all of it is one batch: see `LlamaCppModel.batch`."""
 
 PROMPT_CACHE_MIB = 512
 """Prompts read before are kept in so much memory; left to itself the engine takes up to 8 GiB."""
@@ -52,8 +55,9 @@ async def load(model: LlamaCppModel, report: Report) -> LlamaCppEngine:
         file = await asyncio.to_thread(read_head, model.path)
     except UnusableFile as error:
         raise CannotLoad(str(error)) from error
-    context = model.context_length or min(DEFAULT_CONTEXT, file.context_length or DEFAULT_CONTEXT)
-    _require_memory(file, context * model.slots)
+    default = DEFAULT_EMBED_CONTEXT if model.embeds else DEFAULT_CONTEXT
+    context = model.context_length or min(default, file.context_length or default)
+    _require_usable(model, file, context * model.slots)
     report(f"loading {file.size_bytes / 1e6:,.0f} MB")
     key = secrets.token_urlsafe(32)
     try:
@@ -78,9 +82,12 @@ def _abilities(model: LlamaCppModel, file: ModelFile, context: int) -> Abilities
     )
 
 
-def _require_memory(file: ModelFile, context_tokens: int) -> None:
-    needed, there = file.needed_bytes(context_tokens), psutil.virtual_memory().available
-    if needed > there:
+def _require_usable(model: LlamaCppModel, file: ModelFile, context_tokens: int) -> None:
+    if not (file.chat_template or model.embeds):
+        raise CannotLoad(f"{file.path} has no chat template: take the variant made to chat")
+    needed, there = file.needed_bytes(context_tokens), available_bytes()
+    # What goes to a GPU needs no memory here, and how much that is only the engine knows.
+    if needed > there and not model.gpu_layers:
         raise CannotLoad(
             f"{file.path} needs about {needed / 1e9:.1f} GB of memory and {there / 1e9:.1f} GB are "
             "free: take a smaller file, fewer slots or a shorter context"
@@ -130,7 +137,10 @@ class LlamaCppEngine(Engine):
         if self.abilities.embeds:
             raise lacks(model, "text")
         reader = wire.Reader(model, "".join(message.content for message in request.messages))
-        body = wire.request_body(request, model) | {"return_progress": True}
+        body = wire.request_body(request, model) | {
+            "return_progress": True,
+            "chat_template_kwargs": {"enable_thinking": self._model.thinking},
+        }
         try:
             async for piece in self._pieces(body):
                 step()
@@ -187,7 +197,13 @@ class LlamaCppEngine(Engine):
         """See `Engine.embed`; as many texts at once as there are slots."""
         if not self.abilities.embeds:
             raise lacks(self.id, "embed")
-        return await asyncio.gather(*(self._vector(text, step) for text in texts))
+        # The first that fails ends the others.
+        try:
+            async with asyncio.TaskGroup() as group:
+                made = [group.create_task(self._vector(text, step)) for text in texts]
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from failed
+        return [task.result() for task in made]
 
     async def _vector(self, text: str, step: Step) -> Vector:
         call = self._server.handle_embeddings

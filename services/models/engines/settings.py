@@ -29,8 +29,13 @@ class LlamaCppModel(BaseModel):
     """Requests that may wait; more are refused."""
     threads: int = Field(0, ge=0, le=1024)
     """Threads of the engine; 0: one for each core it may use."""
-    batch: int = Field(256, ge=16, le=8192)
-    """Tokens of a prompt read between two looks at whether the reply is still wanted."""
+    batch: int = Field(32, ge=16, le=8192)
+    """Tokens of a prompt read between two looks at whether the reply is still wanted.
+
+    One that takes 10 s counts as stuck: an 8B model on two cores has about 60 tokens in that time.
+    """
+    thinking: bool = False
+    """Whether a model that can writes for itself before it replies."""
     embeds: bool = False
     """It makes vectors of texts and no replies."""
     gpu_layers: int = Field(0, ge=0, le=10_000)
@@ -90,6 +95,8 @@ class VllmModel(BaseModel):
     """Folders of LoRA adapters by the name that requests use."""
     lora_rank: int = Field(16, ge=1, le=512)
     """The largest rank among the adapters."""
+    thinking: bool = False
+    """Whether a model that can writes for itself before it replies."""
     embeds: bool = False
     """Serve vectors of texts instead of replies."""
     sleep: bool = False

@@ -31,7 +31,7 @@ from services.models.engines.engine import (
     SleepLevel,
 )
 from services.models.engines.settings import ENGINE_MODEL, EngineModel, VllmModel
-from services.runtime.errors import AppError, unavailable
+from services.runtime.errors import AppError, Reason, unavailable
 from services.runtime.logs import get_logger
 from services.runtime.status import DETAILS_KEY, to_status
 from services.runtime.supervisor import socket_from_environment
@@ -161,9 +161,17 @@ async def _answering(context: Context) -> AsyncIterator[None]:
     try:
         yield
     except AppError as error:
-        code, status = to_status(error, "")
-        details = ((DETAILS_KEY, status.SerializeToString()),)
-        await context.abort(code, error.message, trailing_metadata=details)
+        await _abort(context, error)
+    except Exception as error:
+        # Its kind alone: its words may be those of a prompt.
+        get_logger().error("request_failed", kind=type(error).__name__)
+        await _abort(context, AppError(Reason.MODEL_BAD_RESPONSE, "the engine failed"))
+
+
+async def _abort(context: Context, error: AppError) -> None:
+    code, status = to_status(error, "")
+    details = ((DETAILS_KEY, status.SerializeToString()),)
+    await context.abort(code, error.message, trailing_metadata=details)
 
 
 async def load_engine(model: EngineModel, report: Report, gone: Gone) -> Engine:

@@ -16,7 +16,7 @@ from tenacity import (
 
 from services.models.config import Upstream
 from services.models.domain import Event, Generation, ModelCard, State
-from services.models.openai.pace import Pace
+from services.models.openai.pace import Pace, Strained
 from services.models.openai.upstream import Server
 from services.models.openai.wire import ListedModel
 from services.runtime.clock import Clock
@@ -148,7 +148,9 @@ class OpenAIBackend:
             return await tries(self._first, request, name, model)
         except AppError as error:
             if error.reason is Reason.MODEL_UNAVAILABLE:
-                self._turn(State.AWAY, error.message)
+                # One that is full or late is there all the same: it is only asked less.
+                if not isinstance(error, Strained):
+                    self._turn(State.AWAY, error.message)
                 self._look.set()
             raise
 

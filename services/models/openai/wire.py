@@ -141,6 +141,8 @@ class Reader:
     _reason: FinishReason = FinishReason.STOP
     _usage: Usage | None = None
     _calls: dict[int, _PartialCall] = field(default_factory=dict)
+    # It has written something for itself, and may have had no tokens left for a reply.
+    _thought: bool = False
     # Told of tokens that have made no text yet.
     _logprobs: tuple[TokenLogprob, ...] = ()
 
@@ -174,7 +176,9 @@ class Reader:
         if not isinstance(content, str):
             raise Nonsense("its reply's content is no text")
         self._grow(content)
-        self._take_logprobs(choice)
+        self._thought = self._thought or bool(delta.get("reasoning_content"))
+        if not delta.get("tool_calls"):
+            self._take_logprobs(choice)
         return self._piece(_whole(content)) if content else None
 
     def _piece(self, content: str) -> Text:
@@ -235,7 +239,7 @@ class Reader:
             ToolCall(call.id or f"call_{index}", call.name, call.arguments or _ANY_OBJECT)
             for index, call in sorted(self._calls.items())
         ]
-        if not calls and not self._text_bytes:
+        if not calls and not self._text_bytes and not self._thought:
             raise Nonsense("its reply is empty")
         reason = FinishReason.TOOL_CALLS if calls else self._reason
         return [*calls, Finish(reason, self._usage or self._estimate(), self.model)]

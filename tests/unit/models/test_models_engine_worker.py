@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -153,6 +154,31 @@ async def test_what_an_engine_lacks_is_refused_as_such(
     assert [m.event.WhichOneof("event") for m in messages] == ["text", "finish"]
 
 
+class BrokenEngine(PlainEngine):
+    """An engine with a defect."""
+
+    async def generate(self, request: Generation, step: Step) -> AsyncGenerator[Event, None]:
+        raise KeyError("a word of the prompt")
+        yield
+
+    async def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        raise ValueError("a word of the prompt")
+
+
+async def test_a_defect_of_an_engine_is_its_bad_answer_and_not_its_end(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The same request fails again; and no word of it gets into a log."""
+    await served.load(BrokenEngine(), monkeypatch)
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        async for _ in served.stub.Generate(pb.GenerateRequest(generation=GENERATION)):
+            pass
+    assert from_rpc_error(raised.value, "engine").reason is Reason.MODEL_BAD_RESPONSE
+    counting = served.stub.CountTokens(pb.CountTokensRequest(texts=["a"]))
+    assert await served.refusal(counting) is Reason.MODEL_BAD_RESPONSE
+    assert "a word of the prompt" not in "".join(capfd.readouterr())
+
+
 async def test_an_engine_tells_what_it_can_and_what_it_has_to_do(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +216,8 @@ async def test_a_model_is_put_to_sleep_and_woken(
 async def test_an_engine_that_is_not_installed_is_named_with_its_extra(
     model: LlamaCppModel | VllmModel, package: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "services.models.engines.llamacpp", None)
+    monkeypatch.setitem(sys.modules, "services.models.engines.llamacpp", None)
+    monkeypatch.delattr("services.models.engines.llamacpp", raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CannotLoad, match=f"^{package} is not installed here: add the extra"):
         await worker.load_engine(model, print, print)

@@ -51,6 +51,14 @@ def test_a_whole_head_tells_what_the_engine_needs(folder: Path) -> None:
     assert file.needed_bytes(1000) == len(WHOLE) + 1000 * file.kv_bytes_per_token
 
 
+def test_layers_may_have_different_numbers_of_heads(folder: Path) -> None:
+    path = folder / "mixed.gguf"
+    heads = [0, 3, 0, 1]
+    mixed = VALUES | {"llama.attention.head_count_kv": heads, "llama.block_count": 4}
+    path.write_bytes(head(mixed) + b"\0" * 64)
+    assert read_head(path).kv_bytes_per_token == sum(heads) * 64 * 2 * 2
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [

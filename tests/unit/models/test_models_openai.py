@@ -147,6 +147,22 @@ async def test_log_probabilities_come_with_the_text_they_are_of(double):
     assert "logprobs" not in double.requests[1]
 
 
+async def test_log_probabilities_of_a_tool_call_are_of_no_text(double):
+    place = {"token": "a", "logprob": -0.5, "top_logprobs": []}
+    call = {"index": 0, "id": "c1", "function": {"name": "look", "arguments": " "}}
+    piece = sse({"choices": [{"delta": {"tool_calls": [call]}, "logprobs": {"content": [place]}}]})
+    double.answers = [Answer([piece] * 2000 + [delta("Hi"), finish(), DONE])]
+    text, made, _ = await events_of(double, asking(logprobs=1))
+    assert text == Text("Hi")
+    assert isinstance(made, ToolCall)
+
+
+async def test_a_model_that_thought_until_its_tokens_were_spent_has_answered(double):
+    double.answers = [Answer([delta(reasoning_content="Hm"), finish("length"), USAGE, DONE])]
+    (end,) = await events_of(double, asking())
+    assert end == Finish(FinishReason.LENGTH, Usage(11, 3, 0), "openai/tiny")
+
+
 async def test_a_server_that_does_not_stream_is_understood_too(double):
     whole = b'{"choices": [{"message": {"content": "All"}, "finish_reason": "length"}]}'
     double.answers = [Answer([whole], content_type="application/json; charset=utf-8")]

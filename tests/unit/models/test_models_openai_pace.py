@@ -179,6 +179,7 @@ async def test_a_server_that_says_it_is_full_is_asked_less(double, status):
         with pytest.raises(AppError):
             await ask(backend)
         assert backend.limit == 6
+        assert backend.models()[0].state is State.READY, "it is full and not away"
 
 
 async def test_the_limit_comes_down_to_what_the_server_can_take(double, monkeypatch):

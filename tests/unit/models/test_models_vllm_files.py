@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -29,11 +30,18 @@ def folder(tmp_path: Path) -> Path:
     return made
 
 
-def write_weights(path: Path, size: int) -> None:
-    """A safetensors file with one tensor of so many bytes."""
-    tensor = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+def write_weights(path: Path, *shape: int, dtype: str = "U8", width: int = 1) -> None:
+    """A safetensors file with one tensor of that shape, `width` bytes each."""
+    size = math.prod(shape) * width
+    tensor = {"dtype": dtype, "shape": shape, "data_offsets": [0, size]}
     header = json.dumps({"__metadata__": {}, "w": tensor}).encode()
     path.write_bytes(struct.pack("<Q", len(header)) + header + bytes(size))
+
+
+def write_index(folder: Path, *files: str) -> None:
+    """An index that names files."""
+    listed = {"weight_map": {f"w{number}": name for number, name in enumerate(files)}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(listed))
 
 
 def cut_off(folder: Path) -> None:
@@ -50,14 +58,54 @@ def break_config(folder: Path) -> None:
 
 
 def lose_shard(folder: Path) -> None:
-    listed = {"weight_map": {"w": "model.safetensors", "v": "model-2.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(listed))
+    write_index(folder, "model.safetensors", "model-2.safetensors")
+
+
+def break_index(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": []}')
 
 
 def test_a_whole_folder_tells_its_size_and_configuration(folder: Path) -> None:
-    size, config = read_checkpoint(folder)
-    assert size == (folder / "model.safetensors").stat().st_size
-    assert config == {"dtype": "bfloat16"}
+    found = read_checkpoint(folder)
+    assert found.size_bytes == (folder / "model.safetensors").stat().st_size
+    assert found.config == {"dtype": "bfloat16"}
+
+
+def test_only_the_files_that_an_index_names_are_counted(folder: Path) -> None:
+    """Some models come with all their weights a second time, in one file."""
+    write_weights(folder / "model-1.safetensors", 4, 5)
+    write_weights(folder / "model-2.safetensors", 6)
+    write_weights(folder / "consolidated.safetensors", 26)
+    (folder / "model.safetensors").unlink()
+    shards = ("model-1.safetensors", "model-2.safetensors")
+    write_index(folder, *shards)
+    found = read_checkpoint(folder)
+    assert found.size_bytes == sum((folder / shard).stat().st_size for shard in shards)
+    assert found.parameters == 26
+
+
+@pytest.mark.parametrize(
+    ("dtype", "width", "quantized", "parameters"),
+    [
+        ("BF16", 2, False, 96),
+        ("I32", 4, False, 96),
+        ("F8_E4M3", 1, True, 96),
+        ("I32", 4, True, 0),
+        ("U8", 1, True, 0),
+    ],
+)
+def test_parameters_are_counted_unless_several_are_packed_into_one_number(
+    folder: Path, dtype: str, width: int, quantized: bool, parameters: int
+) -> None:
+    write_weights(folder / "model.safetensors", 8, 12, dtype=dtype, width=width)
+    if quantized:
+        (folder / "config.json").write_text('{"quantization_config": {}}')
+    assert read_checkpoint(folder).parameters == parameters
+
+
+def test_the_parameters_of_files_in_other_forms_are_not_known(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model.bin")
+    assert read_checkpoint(folder).parameters == 0
 
 
 @pytest.mark.parametrize(
@@ -65,6 +113,7 @@ def test_a_whole_folder_tells_its_size_and_configuration(folder: Path) -> None:
     [
         (cut_off, "{0}/model.safetensors is cut off: fetch it again"),
         (break_head, "{0}/model.safetensors has a broken head: fetch it again"),
+        (break_index, "{0}/model.safetensors.index.json is broken: fetch it again"),
         (lose_shard, "{0} lacks model-2.safetensors: fetch it again"),
         (lambda f: (f / "config.json").unlink(), "{0} has no config.json"),
         (

@@ -18,8 +18,10 @@ class Words:
     def apply_chat_template(self, messages: list[dict[str, Any]], **options: Any) -> str:
         if any(message["role"] == "tool" for message in messages):
             raise RuntimeError("this template knows no tools")
+        thinking = options.pop("enable_thinking")
         assert options == {"tools": None, "add_generation_prompt": True, "tokenize": False}
-        return " ".join(message["content"] for message in messages)
+        text = " ".join(message["content"] for message in messages)
+        return f"{text} think" if thinking else text
 
     def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
         return [0] * add_special_tokens + [len(word) for word in text.split()]
@@ -50,7 +52,23 @@ async def test_texts_are_counted_without_special_tokens_and_read_with_them(
     prompts: Prompts,
 ) -> None:
     assert await prompts.count(["one two", ""]) == [2, 0]
-    assert await prompts.of_text("a b c d e f g") == [0, 1, 1, 1, 1]
+    assert await prompts.of_text("a b c d") == [0, 1, 1, 1, 1]
+
+
+async def test_a_text_that_does_not_fit_is_refused_and_not_cut(prompts: Prompts) -> None:
+    with pytest.raises(AppError) as raised:
+        await prompts.of_text("a b c d e")
+    assert raised.value.reason is Reason.CONTEXT_TOO_LONG
+    assert raised.value.metadata == {"model": "vllm/tiny"}
+
+
+@pytest.mark.parametrize(("thinking", "tokens"), [(False, [2]), (True, [2, 5])])
+async def test_a_model_thinks_before_it_replies_only_where_it_is_told_to(
+    thinking: bool, tokens: list[int]
+) -> None:
+    prompts = Prompts("vllm/tiny", Words(), context_length=5, thinking=thinking)
+    assert await prompts.of(Generation((Message(Role.USER, "Hi"),))) == tokens
+    prompts.close()
 
 
 def test_templates_get_the_arguments_of_calls_as_objects() -> None:

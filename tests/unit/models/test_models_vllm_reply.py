@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -97,6 +98,35 @@ def test_a_tool_call_is_no_text() -> None:
     assert (call.name, call.arguments_json) == ("weather", '{"city": "Leeds"}')
     assert isinstance(finish, Finish)
     assert finish.reason is FinishReason.TOOL_CALLS
+
+
+@pytest.mark.parametrize("tokens_a_piece", [1, 4, 100])
+@pytest.mark.parametrize("held_back", [0, 3])
+def test_the_tokens_of_a_call_are_told_with_no_text(tokens_a_piece: int, held_back: int) -> None:
+    """However many tokens come at once, and where text comes later than its tokens."""
+    said = ["I ", "look", ".", "\n", *re.findall(r"\W|\w+", CALL), " Then", " I", " go", "."]
+    text, tokens = (
+        "".join(said),
+        [SimpleNamespace(logprob=-1, rank=1, decoded_token=t) for t in said],
+    )
+    outputs, given = [], 0
+    for end in range(tokens_a_piece, len(said) + tokens_a_piece, tokens_a_piece):
+        last = end >= len(said)
+        shown = len(text) if last else max(given, len("".join(said[:end])) - held_back)
+        new = tokens[end - tokens_a_piece : end]
+        outputs.append(
+            output(
+                text[given:shown],
+                len(new),
+                logprobs=[{number: token} for number, token in enumerate(new)],
+                finish_reason="stop" if last else None,
+            )
+        )
+        given = shown
+    made = events(Generation(ASKED, tools=TOOLS, logprobs=1), *outputs)
+    assert sum(isinstance(event, ToolCall) for event in made) == 1
+    places = [place.token for e in made if isinstance(e, Text) for place in e.logprobs]
+    assert places == ["I ", "look", ".", " Then", " I", " go", "."]
 
 
 def test_without_tools_the_same_words_are_text() -> None:

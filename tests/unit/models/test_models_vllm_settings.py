@@ -133,6 +133,13 @@ def test_what_a_request_says_wins_over_what_the_model_recommends() -> None:
     assert (arguments["stop"], arguments["max_tokens"]) == (["\n"], 9)
 
 
+@pytest.mark.parametrize(("asked", "given"), [(0.0, 1e-6), (0.5, 0.5), (1.0, 1.0)])
+def test_a_top_p_of_0_is_one_that_leaves_the_likeliest_token(asked: float, given: float) -> None:
+    """The contract allows 0 and vLLM only what is above."""
+    arguments = sampling_arguments(Generation(ASKED, sampling=Sampling(top_p=asked)), {}, 9)
+    assert arguments["top_p"] == given
+
+
 def test_a_reply_never_outgrows_the_context() -> None:
     assert sampling_arguments(Generation(ASKED), {}, 100)["max_tokens"] == 100
     long = Generation(ASKED, sampling=Sampling(max_tokens=500))

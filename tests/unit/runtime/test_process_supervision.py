@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from services.runtime.process import (
     spawn_guarded,
     wait_until_gone,
 )
-from services.runtime.supervisor import WorkerLimits, WorkerSupervisor
+from services.runtime.supervisor import SOCKET_VARIABLE, WorkerLimits, WorkerState, WorkerSupervisor
 from services.runtime.worker import STALL_LIMIT_S, Progress
 
 WORKER = [sys.executable, str(Path(__file__).with_name("worker_program.py"))]
@@ -138,6 +139,45 @@ async def test_a_worker_is_kept_whatever_goes_wrong_with_one_start(
         await kept.stop()
 
 
+async def test_a_worker_that_cannot_get_ready_is_tried_again_only_after_long(
+    tmp_path: Path,
+) -> None:
+    """It says why, and starting it costs what starting costs."""
+    limits = replace(QUICK, failure_backoff_s=3600.0)
+    kept = WorkerSupervisor("t", [*WORKER, "no model"], socket_folder(tmp_path), limits=limits)
+    await kept.start()
+    try:
+        await until(lambda: kept.state is WorkerState.WAITING)
+        assert kept.failure == "no model"
+        with pytest.raises(AppError):
+            await kept.ready(0.5)
+        assert kept.restarts == 1
+    finally:
+        await kept.stop()
+
+
+async def test_a_worker_does_not_inherit_the_settings_of_the_mesh(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There are keys among them, and engines read files of strangers."""
+    monkeypatch.setenv("ECHOMESH_MODELS_UPSTREAM_API_KEY", "secret")
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy")
+    given: dict[str, str] = {}
+
+    def start(argv: Sequence[str], *, env: dict[str, str]) -> Child:
+        given.update(env)
+        return spawn(argv, env=env)
+
+    monkeypatch.setattr("services.runtime.supervisor.spawn", start)
+    kept = WorkerSupervisor("t", WORKER, socket_folder(tmp_path), env={"ECHOMESH_OTLP": "x"})
+    await kept.start()
+    await kept.ready(PATIENCE_S)
+    await kept.stop()
+    own = {name for name in given if name.startswith("ECHOMESH_")}
+    assert own == {"ECHOMESH_OTLP", SOCKET_VARIABLE}
+    assert given["HTTPS_PROXY"] == "http://proxy"
+
+
 async def test_stop_leaves_no_process_and_no_socket(tmp_path: Path) -> None:
     """After `stop` the worker is gone and its channel is refused."""
     folder = socket_folder(tmp_path)
@@ -166,6 +206,8 @@ def test_a_request_without_steps_stalls_the_worker() -> None:
         assert progress.in_flight == 1
         now[0] *= 3
     assert not progress.stalled()
+    step()
+    assert progress.in_flight == 0, "what is left of a request brought it back"
 
 
 def test_socket_folders_are_short_and_private(tmp_path: Path) -> None:

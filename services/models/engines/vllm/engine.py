@@ -13,6 +13,7 @@ import numpy as np
 from opentelemetry import propagate
 from vllm import PoolingParams, SamplingParams
 from vllm.exceptions import GracefulHTTPError, VLLMClientError
+from vllm.inputs import TokensInput, tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
@@ -25,8 +26,8 @@ from services.models.engines.vllm.pulse import Pulse
 from services.models.engines.vllm.reply import ReplyReader
 from services.models.engines.vllm.sampling import sampling_arguments, structured_arguments
 from services.models.engines.vllm.sleeping import Sleeper
-from services.models.failures import RETRY_AFTER_S, away, bad_response, lacks, refused
-from services.runtime.errors import AppError, Reason
+from services.models.failures import away, bad_response, lacks, overloaded, refused
+from services.runtime.errors import AppError
 from services.runtime.logs import get_logger
 from services.runtime.worker import STALL_LIMIT_S
 
@@ -35,6 +36,8 @@ _LOOK_S = 0.2
 _LOOKS_A_PING = 25
 """At every so many looks the core is asked for a sign of life: a frozen one has not ended, and
 requests may reach their deadlines before they seem stuck."""
+_BEFORE_ALL = -1001
+"""Requests have priorities from -1,000; the lowest goes first."""
 _PROBE_TEXT, _PROBE_TOKENS = "One, two, three, four, five,", 8
 
 
@@ -47,26 +50,34 @@ class VllmEngine(Engine):
         pulse: its stat logger.
         builder: the thread that made `llm`: the core ends with it, so it lives until `close`.
         gone: told when the engine can serve no more.
+        parameters: how many weights it has; 0 if unknown.
 
     """
 
     def __init__(
-        self, model: VllmModel, llm: Any, pulse: Pulse, builder: ThreadPoolExecutor, gone: Gone
+        self,
+        model: VllmModel,
+        llm: Any,
+        pulse: Pulse,
+        builder: ThreadPoolExecutor,
+        gone: Gone,
+        parameters: int = 0,
     ) -> None:
         self.id = model.id
         self._llm = llm
         self._pulse = pulse
         self._builder = builder
         self._gone = gone
-        self._sleeper = Sleeper(model.id, llm, self._probe) if model.sleep else None
+        self._sleeper = Sleeper(model.id, llm, self._probe, gone) if model.sleep else None
         self._adapters = {
             name: LoRARequest(name, number, str(folder))
             for number, (name, folder) in enumerate(model.lora_adapters.items(), 1)
         }
         self._scheduled = model.scheduling == "priority"
+        self._texts = asyncio.Semaphore(model.slots)
         self._numbers = itertools.count(1)
         tokenizer, context = llm.get_tokenizer(), llm.model_config.max_model_len
-        self._prompts = Prompts(model.id, tokenizer, context)
+        self._prompts = Prompts(model.id, tokenizer, context, thinking=model.thinking)
         self._defaults = llm.model_config.get_diff_sampling_param()
         self.abilities = Abilities(
             context,
@@ -76,6 +87,7 @@ class VllmEngine(Engine):
             logprobs=not model.embeds,
             embeds=model.embeds,
             sleeps=model.sleep,
+            parameters=parameters,
         )
         self._watch = asyncio.create_task(self._keep_looking())
 
@@ -90,7 +102,7 @@ class VllmEngine(Engine):
             prompt = await self._prompts.of(request)
             reader = ReplyReader(self.id, request, len(prompt))
             outputs = self._llm.generate(
-                {"prompt_token_ids": prompt},
+                self._input(prompt),
                 self._sampling(request, len(prompt)),
                 self._new_id(),
                 lora_request=adapter,
@@ -101,6 +113,19 @@ class VllmEngine(Engine):
                 async for output in outputs:
                     for event in reader.take(output):
                         yield event
+
+    def _input(self, tokens: list[int]) -> TokensInput:
+        """Tokens for a request that begins at once: raises MODEL_UNAVAILABLE while asleep.
+
+        Nothing may be awaited from here until the engine has the request, and in this form of
+        input vLLM does not either: what comes to an engine that sleeps would wait there for ever.
+        """
+        self._require_awake()
+        return tokens_input(tokens)
+
+    def _require_awake(self) -> None:
+        if self._sleeper is not None:
+            self._sleeper.require_awake()
 
     def _required(self, request: Generation) -> LoRARequest | None:
         """The adapter that is asked for; raises MODEL_LACKS_ABILITY."""
@@ -126,49 +151,61 @@ class VllmEngine(Engine):
         return await self._prompts.count(texts)
 
     async def embed(self, texts: Sequence[str], step: Step) -> list[Vector]:
-        """See `Engine.embed`; the engine batches the texts."""
+        """See `Engine.embed`; the engine batches the texts, so many at once as it has slots."""
         if not self.abilities.embeds:
             raise lacks(self.id, "embed")
         with self._answering(step):
-            return await asyncio.gather(*map(self._vector, texts))
+            # The first that fails ends the others.
+            try:
+                async with asyncio.TaskGroup() as group:
+                    made = [group.create_task(self._vector(text)) for text in texts]
+            except ExceptionGroup as failed:
+                raise failed.exceptions[0] from failed
+        return [task.result() for task in made]
 
     async def _vector(self, text: str) -> Vector:
-        tokens = await self._prompts.of_text(text)
+        async with self._texts:
+            tokens = await self._prompts.of_text(text)
+            return await self._encoded(self._input(tokens))
+
+    async def _encoded(self, tokens: TokensInput, priority: int = 0) -> Vector:
         outputs = self._llm.encode(
-            {"prompt_token_ids": tokens},
+            tokens,
             PoolingParams(task="embed"),
             self._new_id(),
             trace_headers=_trace_headers(),
+            priority=priority,
         )
         async with aclosing(outputs):
             async for output in outputs:
                 vector = np.asarray(output.outputs.data.float().numpy(), "<f4")
-        return Vector((vector / np.linalg.norm(vector)).tobytes(), len(tokens))
+        unit = vector / np.linalg.norm(vector)
+        return Vector(unit.tobytes(), len(tokens["prompt_token_ids"]))
 
     async def sleep(self, level: SleepLevel) -> None:
         """See `Engine.sleep`."""
         if self._sleeper is None:
             raise lacks(self.id, "sleep")
-        with self._fatal("it could not go to sleep"):
+        with self._told():
             await self._sleeper.sleep(level)
 
     async def wake(self) -> None:
         """See `Engine.wake`; an engine that did not wake up whole is given up."""
         if self._sleeper is None:
             raise lacks(self.id, "sleep")
-        with self._fatal("it could not wake up"):
-            await self._sleeper.wake()
+        await self._sleeper.wake()
 
     async def warm_up(self) -> None:
         """Do once what takes long the first time: a request that waits for it would seem stuck."""
-        if self.abilities.embeds:
-            await self._vector(_PROBE_TEXT)
-        else:
-            await self._probe(logprobs=1)
+        await self._probe(logprobs=1)
 
-    async def _probe(self, logprobs: int | None = None) -> list[int]:
-        """A short greedy reply, as tokens."""
-        prompt = await self._prompts.of_text(_PROBE_TEXT)
+    async def _probe(self, logprobs: int | None = None) -> Sequence[float]:
+        """The tokens of a short greedy reply, or a vector; asked for before all that waits."""
+        prompt = tokens_input(await self._prompts.of_text(_PROBE_TEXT))
+        priority = _BEFORE_ALL if self._scheduled else 0
+        if self.abilities.embeds:
+            vector = await self._encoded(prompt, priority)
+            return np.frombuffer(vector.data, "<f4").tolist()
         params = SamplingParams(
             temperature=0,
             max_tokens=_PROBE_TOKENS,
@@ -176,8 +213,7 @@ class VllmEngine(Engine):
             ignore_eos=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        request = {"prompt_token_ids": prompt}
-        outputs = self._llm.generate(request, params, self._new_id())
+        outputs = self._llm.generate(prompt, params, self._new_id(), priority=priority)
         return [token async for output in outputs for token in output.outputs[0].token_ids]
 
     async def close(self) -> None:
@@ -208,18 +244,22 @@ class VllmEngine(Engine):
         except TimeoutError:
             # It is busy for as long as it takes to read weights again.
             return self._sleeper is not None and self._sleeper.turning
-        except EngineDeadError:
-            pass  # the next look tells
+        except Exception:
+            return bool(self._llm.errored)  # the next look tells that it ended
         return True
 
     @contextmanager
     def _answering(self, step: Step) -> Iterator[None]:
-        """Surround a request: what vLLM raises is told in our terms."""
-        if self._sleeper is not None:
-            self._sleeper.require_awake()
+        """Surround a request, which feels the engine's steps."""
+        self._require_awake()
+        with self._told(), self._pulse.felt_by(step):
+            yield
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What vLLM raises is told in our terms."""
         try:
-            with self._pulse.felt_by(step):
-                yield
+            yield
         except AppError:
             raise
         except Exception as error:
@@ -229,34 +269,13 @@ class VllmEngine(Engine):
         if isinstance(error, EngineDeadError):
             return away(self.id, "broke off: its engine ended")
         if isinstance(error, GracefulHTTPError):
-            return _overloaded(self.id)
+            return overloaded(self.id)
         if isinstance(error, (VLLMClientError, ValueError)):
             return refused(self.id, "it is not what the engine understands")
         # Its kind alone: the text of an error may hold the prompt.
         cause = type(error.__cause__ or error).__name__
         get_logger().error("engine_request_failed", model=self.id, error=cause)
         return bad_response(self.id, "the engine failed")
-
-    @contextmanager
-    def _fatal(self, why: str) -> Iterator[None]:
-        """Surround what must not fail: this engine is given up if it does."""
-        try:
-            yield
-        except AppError:
-            self._gone(why)
-            raise
-        except Exception as error:
-            self._gone(why)
-            raise bad_response(self.id, why) from error
-
-
-def _overloaded(model: str) -> AppError:
-    return AppError(
-        Reason.OVERLOADED,
-        f"too many {model} at once; try again later",
-        metadata={"queue": model},
-        retry_after_s=RETRY_AFTER_S,
-    )
 
 
 def _trace_headers() -> dict[str, str]:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from services.models.engines.engine import CannotLoad, Engine, Gone, Report
+from services.models.engines.memory import available_bytes
 from services.models.engines.settings import VllmModel
 from services.models.engines.vllm.arguments import engine_arguments, environment, is_folder
 from services.models.engines.vllm.checkpoint import (
@@ -43,7 +44,7 @@ async def load(
     if importlib.util.find_spec("vllm") is None:
         raise CannotLoad("vLLM is not installed here: add the extra `vllm` of echomesh-services")
     report("looking at the model's files")
-    weights_bytes = await asyncio.to_thread(_checked, model)
+    weights_bytes, parameters = await asyncio.to_thread(_checked, model)
     for name, value in environment(model).items():
         os.environ.setdefault(name, value)
     report(f"starting vLLM with {weights_bytes / 1e6:,.0f} MB of weights")
@@ -57,7 +58,7 @@ async def load(
         _require_chat_template(model, llm)
         from services.models.engines.vllm.engine import VllmEngine
 
-        engine = VllmEngine(model, llm, pulse, builder, gone)
+        engine = VllmEngine(model, llm, pulse, builder, gone, parameters)
         report("asking for a first reply")
         await engine.warm_up()
         return engine
@@ -66,19 +67,19 @@ async def load(
         raise
 
 
-def _checked(model: VllmModel) -> int:
-    """The size of the weights in memory, 0 if unknown; raises CannotLoad for broken files."""
+def _checked(model: VllmModel) -> tuple[int, int]:
+    """The weights' size in memory and their number, 0 if unknown; raises CannotLoad if broken."""
     try:
         for name, folder in model.lora_adapters.items():
             require_adapter(name, folder)
         if not is_folder(model):
-            return 0
-        size, config = read_checkpoint(Path(model.model))
+            return 0, 0
+        found = read_checkpoint(Path(model.model))
     except UnusableCheckpoint as error:
         raise CannotLoad(str(error)) from error
-    stored = config.get("dtype") or config.get("torch_dtype")
+    stored = found.config.get("dtype") or found.config.get("torch_dtype")
     halved = stored == "float32" and model.dtype != "float32"
-    return size // 2 if halved else size
+    return found.size_bytes // 2 if halved else found.size_bytes, found.parameters
 
 
 def _build(model: VllmModel, weights_bytes: int, pulse: Pulse, otlp_endpoint: str | None) -> Any:
@@ -111,9 +112,7 @@ def _build(model: VllmModel, weights_bytes: int, pulse: Pulse, otlp_endpoint: st
 def _memory_bytes(model: VllmModel, platform: Any, *, cpu: bool) -> int:
     """Memory for weights and cache on each device."""
     if cpu:
-        import psutil
-
-        return int(psutil.virtual_memory().available)
+        return available_bytes()
     return int(platform.get_device_total_memory() * model.gpu_memory_utilization)
 
 

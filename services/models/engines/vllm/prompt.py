@@ -71,13 +71,17 @@ class Prompts:
         model: the model's id.
         tokenizer: a Hugging Face tokenizer. It is not made for several threads at once.
         context_length: tokens of prompt and reply together.
+        thinking: whether a model that can thinks before it replies.
 
     """
 
-    def __init__(self, model: str, tokenizer: Any, context_length: int) -> None:
+    def __init__(
+        self, model: str, tokenizer: Any, context_length: int, *, thinking: bool = False
+    ) -> None:
         self._model = model
         self._tokenizer = tokenizer
         self._limit = context_length
+        self._thinking = thinking
         self._thread = ThreadPoolExecutor(1, "tokenizer")
 
     async def of(self, request: Generation) -> list[int]:
@@ -93,8 +97,16 @@ class Prompts:
         return tokens
 
     async def of_text(self, text: str) -> list[int]:
-        """Return the token ids of a text by itself, special ones included, cut to what is read."""
-        return await self._run(lambda: list(self._tokenizer.encode(text))[: self._limit])
+        """Return the token ids of a text by itself, special ones included.
+
+        Raises:
+            AppError: CONTEXT_TOO_LONG.
+
+        """
+        tokens: list[int] = await self._run(lambda: list(self._tokenizer.encode(text)))
+        if len(tokens) > self._limit:
+            raise too_long(self._model)
+        return tokens
 
     async def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text is, without special ones."""
@@ -114,6 +126,8 @@ class Prompts:
                 tools=chat_tools(request.tools),
                 add_generation_prompt=True,
                 tokenize=False,
+                # Qwen's name for it; a template that does not know it passes it over.
+                enable_thinking=self._thinking,
             )
         # A template is a program that came with the model: it may fail in any way.
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -37,6 +38,9 @@ class ReplyReader:
         self._calls = ToolCallReader() if request.tools else None
         self._usage = Usage(prompt_tokens)
         self._logprobs: tuple[TokenLogprob, ...] = ()
+        # Tokens whose text has not come whole: vLLM holds back what may be a stop string.
+        self._ahead: deque[TokenLogprob] = deque()
+        self._begun = 0
 
     def take(self, output: Any) -> Iterator[Event]:
         """Yield what an output means; after the last one a Finish.
@@ -62,18 +66,35 @@ class ReplyReader:
     def _text(self, part: Any) -> Iterator[Event]:
         if self._likeliest and part.logprobs:
             places = zip(part.token_ids, part.logprobs, strict=True)
-            self._logprobs += tuple(_place(chosen, at, self._likeliest) for chosen, at in places)
-        if not part.text:
+            self._ahead.extend(_place(chosen, at, self._likeliest) for chosen, at in places)
+        if self._calls is None:
+            self._logprobs += tuple(self._ahead)
+            self._ahead.clear()
+            if part.text:
+                yield self._event(part.text)
             return
-        for piece in self._calls.take(part.text) if self._calls else (part.text,):
-            yield self._event(piece)
+        for token_text in self._by_token(part.text):
+            for piece in self._calls.take(token_text):
+                yield self._event(piece)
+
+    def _by_token(self, text: str) -> Iterator[str]:
+        """Cut a text where its tokens end, so that it is known which of them a call is made of."""
+        while text and self._ahead:
+            if not self._begun:
+                self._logprobs += (self._ahead[0],)
+            missing = len(self._ahead[0].token) - self._begun
+            self._begun += min(missing, len(text))
+            yield text[:missing]
+            if missing <= len(text):
+                self._ahead.popleft()
+                self._begun = 0
+            text = text[missing:]
+        yield text
 
     def _event(self, piece: Part) -> Event:
-        """A tool call, or text with what is known of the tokens up to its end."""
-        if not isinstance(piece, str):
-            return piece
+        """A tool call, or text with what is known of the tokens up to its end; a call has none."""
         logprobs, self._logprobs = self._logprobs, ()
-        return Text(piece, logprobs)
+        return Text(piece, logprobs) if isinstance(piece, str) else piece
 
     def _end(self, reason: str) -> Iterator[Event]:
         if reason not in _FINISH:

@@ -8,6 +8,9 @@ from typing import Any
 
 from services.models.domain import Generation
 
+_LEAST_TOP_P = 1e-6
+"""Leaves the likeliest token alone, as 0 does in the contract; vLLM refuses 0."""
+
 
 def sampling_arguments(
     request: Generation, defaults: Mapping[str, Any], room: int
@@ -23,7 +26,7 @@ def sampling_arguments(
     sampling = request.sampling
     asked = {
         "temperature": sampling.temperature,
-        "top_p": sampling.top_p,
+        "top_p": None if sampling.top_p is None else max(sampling.top_p, _LEAST_TOP_P),
         "seed": sampling.seed,
         "stop": list(sampling.stop) or None,
         "logprobs": request.logprobs or None,

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
-from services.models.engines.engine import SleepLevel
-from services.models.failures import away, bad_response
+from services.models.engines.engine import Gone, SleepLevel
+from services.models.failures import away, bad_response, overloaded
+from services.runtime.errors import AppError
 
 PROBE_LIMIT_S = 30.0
 """A few tokens take much less, after waking too."""
 
-Probe = Callable[[], Awaitable[Sequence[int]]]
-"""Gives the tokens of a short reply that is the same each time."""
+Probe = Callable[[], Awaitable[Sequence[float]]]
+"""Gives an answer that is the same each time: the tokens of a short reply, or a text's vector."""
+
+# Between unit vectors: what other requests in the same step change in numbers of 16 bits is less,
+# and any other token is further away.
+_SAME_WITHIN = 0.05
 
 
 class Sleepable(Protocol):
@@ -38,16 +45,18 @@ class Sleeper:
     Args:
         model: the model's id.
         engine: what sleeps.
-        probe: a short reply.
+        probe: asks it something short.
+        gone: told when it stands between sleeping and waking and nobody can say how.
 
     """
 
-    def __init__(self, model: str, engine: Sleepable, probe: Probe) -> None:
+    def __init__(self, model: str, engine: Sleepable, probe: Probe, gone: Gone) -> None:
         self._model = model
         self._engine = engine
         self._probe = probe
+        self._gone = gone
         self._level: SleepLevel | None = None
-        self._expected: Sequence[int] = ()
+        self._expected: Sequence[float] = ()
         self._turn = asyncio.Lock()
 
     @property
@@ -61,10 +70,20 @@ class Sleeper:
             raise away(self._model, "is asleep")
 
     async def sleep(self, level: SleepLevel) -> None:
-        """Go to sleep; does nothing to a model that does. Running requests are given up."""
+        """Go to sleep; does nothing to a model that does. Running requests are given up.
+
+        Raises:
+            AppError: OVERLOADED when it is too busy to be asked before; it goes on then.
+
+        """
         async with self._turn:
-            if self._level is None:
+            if self._level is not None:
+                return
+            try:
                 self._expected = await self._probed()
+            except TimeoutError:
+                raise overloaded(self._model) from None
+            with self._fatal("it could not go to sleep"):
                 self._level = level
                 await self._engine.sleep(level.value)
 
@@ -79,10 +98,11 @@ class Sleeper:
         async with self._turn:
             if self._level is None:
                 return
-            await self._take_back(self._level)
-            if list(await self._probed()) != list(self._expected):
-                raise bad_response(self._model, "it woke up changed")
-            self._level = None
+            with self._fatal("it could not wake up"):
+                await self._take_back(self._level)
+                if not _same(await self._probed(), self._expected):
+                    raise bad_response(self._model, "it woke up changed")
+                self._level = None
 
     async def _take_back(self, level: SleepLevel) -> None:
         if level is SleepLevel.KEEP_WEIGHTS:
@@ -93,9 +113,22 @@ class Sleeper:
         await self._engine.collective_rpc("reload_weights")
         await self._engine.wake_up(["kv_cache"])
 
-    async def _probed(self) -> Sequence[int]:
+    async def _probed(self) -> Sequence[float]:
+        async with asyncio.timeout(PROBE_LIMIT_S):
+            return await self._probe()
+
+    @contextmanager
+    def _fatal(self, why: str) -> Iterator[None]:
+        """Surround what must not fail half-way, or be given up there: the engine is lost then."""
         try:
-            async with asyncio.timeout(PROBE_LIMIT_S):
-                return await self._probe()
-        except TimeoutError:
-            raise bad_response(self._model, "it did not answer a short question") from None
+            yield
+        except (AppError, asyncio.CancelledError):
+            self._gone(why)
+            raise
+        except Exception as error:
+            self._gone(why)
+            raise bad_response(self._model, why) from error
+
+
+def _same(answer: Sequence[float], expected: Sequence[float]) -> bool:
+    return len(answer) == len(expected) and math.dist(answer, expected) <= _SAME_WITHIN
