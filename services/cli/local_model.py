@@ -88,7 +88,9 @@ async def _install() -> None:
 def _installer() -> list[str]:
     options = ["--quiet", "--no-deps", "--require-hashes", "-r", str(LOCK)]
     if importlib.util.find_spec("uv"):
-        return [sys.executable, "-m", "uv", "pip", "install", "--python", sys.executable, *options]
+        # The system's certificates are those that a company's proxy or index needs.
+        here = ["--system-certs", "--python", sys.executable]
+        return [sys.executable, "-m", "uv", "pip", "install", *here, *options]
     return [sys.executable, "-m", "pip", "install", *options]
 
 

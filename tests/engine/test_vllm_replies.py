@@ -6,14 +6,14 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
-from services.models.domain import FinishReason, Text, ToolCall
+from services.models.domain import Event, FinishReason, Text, ToolCall
 from services.models.engines.backend import EngineBackend
 from services.models.engines.engine import SleepLevel
 from services.runtime.deadline import deadline_scope
@@ -30,8 +30,13 @@ from tests.support.engines import (
     tiny_settings,
 )
 from tests.support.tiny_model import COUNT, COUNTED, INVENTED, ON_AND_ON, PERSON, WEATHER
+from tests.support.waiting import PATIENCE_S, overdue, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+LONG = asked(ON_AND_ON, 950)
+# More than can be on their way at once; the long reply has over 200.
+_FEW_PIECES = 20
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -50,6 +55,7 @@ async def test_a_loaded_model_says_what_it_can(backend: EngineBackend) -> None:
     assert (card.id, card.backend, card.context_length) == ("vllm/tiny", "vllm", 1024)
     assert (card.tools, card.json_schema, card.logprobs, card.embeds) == (True, True, True, False)
     assert card.lora_adapters == ("terse",)
+    assert 100_000 < card.parameters < 1_000_000
 
 
 async def test_a_reply_is_streamed_piece_by_piece_and_its_tokens_counted(
@@ -163,19 +169,55 @@ async def test_tokens_are_counted_by_the_models_own_tokenizer(backend: EngineBac
     assert none == 0
 
 
+@asynccontextmanager
+async def stopping(backend: EngineBackend) -> AsyncIterator[None]:
+    """What is begun here with `LONG` must stop long before a reply like it that was begun earlier.
+
+    Both get a token at each step: one that nobody stopped would run as long as the other.
+    """
+    (card,) = backend.models()
+    pieces: list[Event] = []
+
+    async def read() -> None:
+        async for event in backend.generate(LONG, card):
+            pieces.append(event)
+
+    async def begun() -> bool:
+        return bool(pieces)
+
+    async def alone() -> bool:
+        return (await backend.load()).running <= 1
+
+    with deadline_scope(PATIENCE_S):
+        beside = asyncio.create_task(read())
+    await until(begun, "the reply beside begins")
+    yield
+    await until(alone, "the engine stops")
+    seen = len(pieces)
+    await beside
+    assert len(pieces) - seen > _FEW_PIECES
+    await idle(backend)
+
+
 async def test_closing_a_stream_stops_the_engine(backend: EngineBackend) -> None:
     (card,) = backend.models()
-    async with aclosing(backend.generate(asked(ON_AND_ON, 900), card)) as events:
-        await anext(events)
-        assert (await backend.load()).running == 1
-    await idle(backend)
+    async with stopping(backend):
+        async with aclosing(backend.generate(LONG, card)) as events:
+            await anext(events)
+            assert (await backend.load()).running == 2
 
 
 async def test_a_deadline_that_passes_stops_the_engine(backend: EngineBackend) -> None:
-    with deadline_scope(0.5):
-        error = await failure(backend, asked(ON_AND_ON, 950))
+    (card,) = backend.models()
+    began = asyncio.Event()
+
+    async def late() -> None:
+        async for _ in backend.generate(LONG, card):
+            began.set()
+
+    async with stopping(backend):
+        error = await overdue(late, began)
     assert error.reason is Reason.DEADLINE_EXCEEDED
-    await idle(backend)
 
 
 async def test_more_requests_than_places_are_refused_at_once(backend: EngineBackend) -> None:
@@ -237,6 +279,11 @@ async def test_a_second_model_beside_the_first_makes_vectors(
         assert np.linalg.norm(boat) == pytest.approx(1, abs=1e-5)
         assert boat @ again == pytest.approx(1, abs=1e-4)
         assert boat @ bird < 0.9999
+        # More than the engine has places for: they take turns.
+        assert len(await vectors.embed(["a boat"] * 20)) == 20
+        with pytest.raises(AppError) as long:
+            await vectors.embed(["a boat", "word " * 2000])
+        assert long.value.reason is Reason.CONTEXT_TOO_LONG
         assert all(vector.tokens > 0 for vector in made)
         error = await failure(vectors, asked("Hello."))
         assert error.reason is Reason.MODEL_LACKS_ABILITY

@@ -129,9 +129,12 @@ async def test_a_prompt_that_does_not_fit_is_refused(backend: OpenAIBackend) -> 
 async def test_closing_a_stream_stops_the_server(
     backend: OpenAIBackend, server: VllmServer
 ) -> None:
-    card = await ready(backend)
+    """Before the reply, which is the same each time, has all its tokens."""
+    card, request = await ready(backend), asked(ON_AND_ON, 900)
+    _, finish, _ = await answer(backend, request)
+    before = await server.generated()
     with deadline_scope(PATIENCE_S):
-        async with aclosing(backend.generate(asked(ON_AND_ON, 900), card)) as events:
+        async with aclosing(backend.generate(request, card)) as events:
             await anext(events)
             assert await server.running() == 1
 
@@ -139,3 +142,4 @@ async def test_closing_a_stream_stops_the_server(
         return not await server.running()
 
     await until(none, "the server stops", PATIENCE_S)
+    assert 0 < await server.generated() - before < finish.usage.completion_tokens

@@ -20,7 +20,7 @@ from services.models.engines.vllm.arguments import engine_arguments, environment
 START_S = 300.0
 MODEL = "tiny"
 """What it calls its model."""
-_RUNNING = "vllm:num_requests_running{"
+_RUNNING, _GENERATED = "vllm:num_requests_running{", "vllm:generation_tokens_total{"
 _TOOLS = ("--enable-auto-tool-choice", "--tool-call-parser=hermes")
 
 
@@ -84,9 +84,16 @@ class VllmServer:
 
     async def running(self) -> int:
         """How many requests its engine works on."""
+        return await self._figure(_RUNNING)
+
+    async def generated(self) -> int:
+        """How many tokens its engine has made since it started."""
+        return await self._figure(_GENERATED)
+
+    async def _figure(self, name: str) -> int:
         async with _client() as http:
             lines = (await http.get(f"{self.root}/metrics")).text.splitlines()
-        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(_RUNNING))
+        return sum(int(float(line.split()[-1])) for line in lines if line.startswith(name))
 
 
 def _client() -> httpx.AsyncClient:

@@ -37,6 +37,10 @@ DEFAULT_EMBED_CONTEXT = 2_048
 PROMPT_CACHE_MIB = 512
 """Prompts read before are kept in so much memory; left to itself the engine takes up to 8 GiB."""
 
+# Tokens of a batch times weights: about two seconds of one core.
+_BATCH_WORK = 40_000_000_000
+_LEAST_BATCH, _MOST_BATCH = 32, 256
+
 _TOO_LONG = "exceed_context_size_error"
 # What it says of a text that is to become a vector.
 _TOO_LARGE = "is too large to process"
@@ -94,6 +98,11 @@ def _require_usable(model: LlamaCppModel, file: ModelFile, context_tokens: int) 
         )
 
 
+def default_batch(parameters: int) -> int:
+    """Return how many tokens of a prompt a model of that size reads at once."""
+    return max(_LEAST_BATCH, min(_MOST_BATCH, _BATCH_WORK // max(1, parameters)))
+
+
 def _params(model: LlamaCppModel, file: ModelFile, context: int, key: str) -> Any:
     params = CommonParams()
     params.embedding = model.embeds
@@ -104,7 +113,8 @@ def _params(model: LlamaCppModel, file: ModelFile, context: int, key: str) -> An
     params.n_ctx = context * model.slots
     params.n_parallel = model.slots
     # A text is made a vector in one batch.
-    params.n_batch = params.n_ubatch = context if model.embeds else model.batch
+    batch = context if model.embeds else model.batch or default_batch(file.parameters)
+    params.n_batch = params.n_ubatch = batch
     params.n_gpu_layers = model.gpu_layers
     if model.threads:
         params.cpuparams.n_threads = model.threads

@@ -29,10 +29,11 @@ class LlamaCppModel(BaseModel):
     """Requests that may wait; more are refused."""
     threads: int = Field(0, ge=0, le=1024)
     """Threads of the engine; 0: one for each core it may use."""
-    batch: int = Field(32, ge=16, le=8192)
+    batch: int = Field(0, ge=0, le=8192)
     """Tokens of a prompt read between two looks at whether the reply is still wanted.
 
-    One that takes 10 s counts as stuck: an 8B model on two cores has about 60 tokens in that time.
+    0: from 256 for the smallest models down to 32. Larger ones read faster, and one that takes 10 s
+    counts as stuck: an 8B model on two cores reads about 60 tokens in that time.
     """
     thinking: bool = False
     """Whether a model that can writes for itself before it replies."""
