@@ -87,11 +87,11 @@ async def _install() -> None:
 
 def _installer() -> list[str]:
     options = ["--quiet", "--no-deps", "--require-hashes", "-r", str(LOCK)]
-    if importlib.util.find_spec("uv"):
-        # The system's certificates are those that a company's proxy or index needs.
-        here = ["--system-certs", "--python", sys.executable]
-        return [sys.executable, "-m", "uv", "pip", "install", *here, *options]
-    return [sys.executable, "-m", "pip", "install", *options]
+    # It knows the package index and the certificates that it was told of; uv reads neither.
+    if importlib.util.find_spec("pip"):
+        return [sys.executable, "-m", "pip", "install", *options]
+    here = ["--system-certs", "--python", sys.executable]
+    return [sys.executable, "-m", "uv", "pip", "install", *here, *options]
 
 
 def _sha256(path: Path) -> str:

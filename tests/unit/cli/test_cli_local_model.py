@@ -113,14 +113,13 @@ async def test_an_installation_that_leaves_no_file_is_noticed(here: Here) -> Non
     assert await failure(here) == "the small model was installed but is not to be found"
 
 
-@pytest.mark.parametrize("uv", [True, False])
-def test_packages_come_as_locked_and_with_the_systems_certificates(
-    monkeypatch: pytest.MonkeyPatch, uv: bool
+@pytest.mark.parametrize("pip", [True, False])
+def test_packages_come_as_locked_by_pip_which_knows_the_index_or_else_by_uv(
+    monkeypatch: pytest.MonkeyPatch, pip: bool
 ) -> None:
-    """Uv takes those only when told to; they are what a company's package index needs."""
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if uv else None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if pip else None)
     command = cli._installer()
-    assert command[:3] == [sys.executable, "-m", "uv" if uv else "pip"]
-    assert ("--system-certs" in command) is uv
+    assert command[:3] == [sys.executable, "-m", "pip" if pip else "uv"]
+    assert ("--system-certs" in command) is not pip
     assert command[-4:] == ["--no-deps", "--require-hashes", "-r", str(cli.LOCK)]
     assert "--hash=sha256:" in cli.LOCK.read_text()

@@ -205,7 +205,7 @@ class VllmEngine(Engine):
         priority = _BEFORE_ALL if self._scheduled else 0
         if self.abilities.embeds:
             vector = await self._encoded(prompt, priority)
-            return np.frombuffer(vector.data, "<f4").tolist()
+            return [float(number) for number in np.frombuffer(vector.data, "<f4")]
         params = SamplingParams(
             temperature=0,
             max_tokens=_PROBE_TOKENS,
