@@ -200,7 +200,7 @@ async def test_a_schema_that_is_none_is_refused(backend: EngineBackend) -> None:
 @pytest.mark.parametrize(
     ("parameters", "batch"), [(135_000_000, 256), (500_000_000, 80), (8_000_000_000, 32)]
 )
-def test_the_larger_a_model_the_smaller_the_batches_of_a_prompt(
+async def test_the_larger_a_model_the_smaller_the_batches_of_a_prompt(
     parameters: int, batch: int
 ) -> None:
     assert llamacpp.default_batch(parameters) == batch
