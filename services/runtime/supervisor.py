@@ -238,6 +238,8 @@ class WorkerSupervisor:
         try:
             yield channel
         finally:
+            # At once: nobody is to be told that it is ready while what is left of it is cleared.
+            self.state = WorkerState.WAITING
             self._ready.clear()
             self._channel = None
             await channel.close()

@@ -25,7 +25,7 @@ from services.models.domain import (
 from services.models.engines.backend import EngineBackend
 from services.models.engines.settings import VllmModel
 from services.runtime.errors import AppError
-from services.runtime.process import private_folder
+from services.runtime.process import is_alive, private_folder
 from services.runtime.supervisor import WorkerLimits
 from tests.support import tiny_model
 from tests.support.waiting import until
@@ -79,7 +79,9 @@ async def ready(backend: EngineBackend) -> ModelCard:
     async def card() -> ModelCard | None:
         (found,) = backend.models()
         assert found.state is not State.AWAY or "again" in found.detail, found.detail
-        return found if found.state is State.READY else None
+        # For an instant a worker that was just killed still counts.
+        pid = backend.worker_pid
+        return found if found.state is State.READY and pid and is_alive(pid) else None
 
     found = await until(card, "the engine is ready", START_S)
     assert found is not None
