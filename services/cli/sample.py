@@ -13,16 +13,23 @@ from services.cli.importer import import_lines, wait_indexed
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 CONVERSATION = "sample-tour"
+WRITING = "Write a poem of two lines about the sea."
+"""What even a small language model can do, and the extractive responder cannot."""
 _INDEX_TIMEOUT_S = 120.0
 
 
-async def play(client: Client, console: Console, speaker: str = "Maya") -> None:
-    """Import the history (once) and ask the questions of `examples/questions.jsonl`."""
+async def play(
+    client: Client, console: Console, speaker: str = "Maya", *, writes: bool = False
+) -> None:
+    """Import the history (once) and ask the questions of `examples/questions.jsonl`.
+
+    With a language model that `writes`, it is shown writing at the end.
+    """
     await load_history(client, console)
-    for line in (EXAMPLES / "questions.jsonl").read_text().splitlines():
-        question = json.loads(line)
-        console.print(f"\n[bold]{speaker}>[/bold] {question['text']}", highlight=False)
-        reply = await ask(client, question["text"], CONVERSATION, speaker, live_writer(console))
+    lines = (EXAMPLES / "questions.jsonl").read_text().splitlines()
+    for text in [*(json.loads(line)["text"] for line in lines), *([WRITING] if writes else [])]:
+        console.print(f"\n[bold]{speaker}>[/bold] {text}", highlight=False)
+        reply = await ask(client, text, CONVERSATION, speaker, live_writer(console))
         console.print(f"\n[dim]{facts(reply)}[/dim]", highlight=False)
 
 

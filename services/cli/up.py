@@ -105,7 +105,8 @@ async def _tell(console: Console, plan: Plan, options: UpOptions) -> None:
     if options.sample:
         key = read_credentials(plan.layout.data).api_key
         async with Client(plan.address("routing", "public"), api_key=key) as client:
-            await play(client, console)
+            writes = bool(options.openai_url or plan.model_file)
+            await play(client, console, writes=writes)
     await show_next(console, plan, options)
 
 
@@ -115,6 +116,8 @@ def show_addresses(console: Console, plan: Plan) -> None:
         public = f"public {plan.address(name, 'public')}  " if name in PUBLIC else ""
         metrics = f"http://{plan.address(name, 'metrics')}/metrics"
         console.print(f"  {name:11} {public}mesh {plan.address(name, 'mesh')}  {metrics}")
+    if plan.model_file:
+        console.print(f"  model       {plan.model_file.name}, by llama.cpp")
     console.print(f"  data        {plan.layout.data}")
 
 

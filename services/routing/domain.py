@@ -190,6 +190,11 @@ class Recalled:
     degraded: tuple[str, ...] = ()
 
 
+# Measured (`python -m tests.bench answers_by_kind`): of 34 questions about what was said, quoting
+# is right in 24 and a model of 0.13e9 parameters in 7. Larger ones are trusted until measured.
+SMALL_MODEL_PARAMETERS = 500_000_000
+
+
 @dataclass(frozen=True)
 class Model:
     """A model of the mesh. `context_length` (in tokens) and `parameters` are 0 if unknown."""
@@ -201,6 +206,11 @@ class Model:
     json_schema: bool = False
     generative: bool = True
     parameters: int = 0
+
+    @property
+    def small(self) -> bool:
+        """Whether it writes fluently and knows little; one of unknown size counts as large."""
+        return self.generative and 0 < self.parameters < SMALL_MODEL_PARAMETERS
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,6 @@ from services.runtime.errors import AppError, Reason
 
 Allows = Callable[[str], bool]
 
-# Measured (`python -m tests.bench answers_by_kind`): of 34 questions about what was said, quoting
-# is right in 24 and a model of 0.13e9 parameters in 7. Larger ones are trusted until measured.
-_SMALL_MODEL_PARAMETERS = 500_000_000
-
 
 @dataclass(frozen=True)
 class Target:
@@ -95,8 +91,7 @@ def _rank(turn: TurnRequest, query_type: QueryType, model: Model) -> int:
         return 0
     if not model.generative:
         return 2
-    small = 0 < model.parameters < _SMALL_MODEL_PARAMETERS
-    return 3 if small and query_type is QueryType.RECALL else 1
+    return 3 if model.small and query_type is QueryType.RECALL else 1
 
 
 def _reason(turn: TurnRequest, model: Model) -> str:

@@ -22,6 +22,8 @@ from services.routing.turn import user_name
 
 # Prompt tokens that a tier affords: reading a prompt takes time before the first text.
 TIER_PROMPT_TOKENS = {Tier.INSTANT: 1500, Tier.FAST: 3000, Tier.STANDARD: 6000}
+# A small model makes little of more, and a CPU reads some 200 tokens a second.
+SMALL_MODEL_PROMPT_TOKENS = 400
 # Assumed where a model does not say.
 DEFAULT_CONTEXT_TOKENS = 4096
 # Kept for the reply unless the caller asks for more; at most a quarter of the context.
@@ -86,7 +88,8 @@ def prompt_limit(model: Model, tier: Tier, max_tokens: int) -> int:
     """Return how many tokens a prompt for `model` may have under `tier`."""
     context = model.context_length or DEFAULT_CONTEXT_TOKENS
     reply = max(max_tokens, min(REPLY_TOKENS, context // 4))
-    return max(0, min(TIER_PROMPT_TOKENS[tier], context - reply))
+    most = SMALL_MODEL_PROMPT_TOKENS if model.small else TIER_PROMPT_TOKENS[tier]
+    return max(0, min(most, context - reply))
 
 
 def _prompt(context: Context, model: Model) -> Prompt:

@@ -179,6 +179,8 @@ def test_a_prompt_leaves_the_model_room_for_its_reply() -> None:
     assert prompt_limit(Model("m", context_length=2048), Tier.STANDARD, 0) == 1536
     assert prompt_limit(Model("m", context_length=2048), Tier.STANDARD, 2000) == 48
     assert prompt_limit(Model("m", context_length=131072), Tier.INSTANT, 0) == 1500
+    small = Model("m", context_length=8192, parameters=134_000_000)
+    assert prompt_limit(small, Tier.STANDARD, 0) == 400
 
 
 def test_the_default_persona_has_a_name_a_style_and_boundaries() -> None:
