@@ -27,6 +27,17 @@ class EmbeddingsSettings(ServiceSettings):
     model_dir: Path | None = Field(
         None, description="a local sentence-transformers model folder; unset: the packaged MiniLM"
     )
+    dense_model: str | None = Field(
+        None,
+        max_length=256,
+        description="a model of the models service that makes the dense vectors (vllm/NAME); "
+        "unset: the packaged one",
+    )
+    dense_dimensions: int = Field(
+        384,
+        ge=1,
+        description="dimensions of that model's vectors; memory's embedding_dimensions is the same",
+    )
     threads: int = Field(
         default_factory=lambda: min(4, os.cpu_count() or 1),
         ge=1,

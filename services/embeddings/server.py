@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from echomesh.embeddings.v1 import embeddings_pb2_grpc as pb_grpc
+from echomesh.models.v1.models_pb2_grpc import ModelServiceStub
+from services.embeddings.dense import DenseByModel
 from services.embeddings.encoder import OnnxEncoder
 from services.embeddings.engine import Engine
 from services.embeddings.metrics import EngineMetrics
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from services.embeddings.config import EmbeddingsSettings
+    from services.runtime.channel import ChannelFactory
 
 SERVICE = "echomesh.embeddings.v1.EmbeddingsService"
 
@@ -38,7 +41,7 @@ async def build(settings: EmbeddingsSettings, stack: AsyncExitStack) -> Server:
     engine.start()
     stack.push_async_callback(engine.close)
     get_logger().info("model_ready", model=engine.info.version, threads=settings.threads)
-    servicer = EmbeddingsServicer(engine)
+    servicer = EmbeddingsServicer(_with_dense_model(engine, settings, security.channels))
     return Server(
         "embeddings",
         settings,
@@ -47,6 +50,15 @@ async def build(settings: EmbeddingsSettings, stack: AsyncExitStack) -> Server:
         verifier=security.verifier,
         dependencies=security.channels.dependencies(),
     )
+
+
+def _with_dense_model(
+    engine: Engine, settings: EmbeddingsSettings, channels: ChannelFactory
+) -> Engine | DenseByModel:
+    if not settings.dense_model:
+        return engine
+    stub = ModelServiceStub(channels.channel("models"))
+    return DenseByModel(engine, stub, settings.dense_model, settings.dense_dimensions)
 
 
 async def open_encoder(settings: EmbeddingsSettings) -> OnnxEncoder:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from echomesh.embeddings.v1 import embeddings_pb2 as pb
 from echomesh.embeddings.v1 import embeddings_pb2_grpc as pb_grpc
@@ -12,8 +12,9 @@ from services.runtime.deadline import require_time
 from services.runtime.errors import AppError, Reason
 
 if TYPE_CHECKING:
-    from services.embeddings.engine import Engine
-    from services.embeddings.vectors import Embedding, TokenVectors
+    from collections.abc import Sequence
+
+    from services.embeddings.vectors import Embedding, ModelInfo, TokenVectors
 
 PRIORITIES = {
     pb.PRIORITY_UNSPECIFIED: Priority.INTERACTIVE,
@@ -22,10 +23,25 @@ PRIORITIES = {
 }
 
 
-class EmbeddingsServicer(pb_grpc.EmbeddingsServiceServicer):
-    """Serves one `Engine`; says nothing about what was cached, as it is shared by all tenants."""
+class TextEmbedder(Protocol):
+    """Makes vectors of texts."""
 
-    def __init__(self, engine: Engine) -> None:
+    @property
+    def info(self) -> ModelInfo:
+        """The model in force."""
+        ...
+
+    async def embed(
+        self, texts: Sequence[str], priority: Priority, timeout_s: float
+    ) -> list[Embedding]:
+        """See `Engine.embed`."""
+        ...
+
+
+class EmbeddingsServicer(pb_grpc.EmbeddingsServiceServicer):
+    """Serves one embedder; says nothing about what was cached, as it is shared by all tenants."""
+
+    def __init__(self, engine: TextEmbedder) -> None:
         self._engine = engine
 
     async def Embed(  # noqa: N802 - the name of the RPC

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.models.domain import Backend, Generation, ModelCard, State, TokenCounter
+from services.models.domain import Backend, Generation, ModelCard, State, TextEmbedder, TokenCounter
 from services.models.failures import lacks
 from services.runtime.errors import AppError, Reason, not_found
 
@@ -52,6 +52,20 @@ class Catalogue:
         backend, card = self._named(model) if model else self._entries()[0]
         ready = card.state is State.READY
         return backend if ready and isinstance(backend, TokenCounter) else None
+
+    def embedder(self, model: str) -> TextEmbedder:
+        """Returns who makes vectors with a model.
+
+        Raises:
+            AppError: NOT_FOUND, MODEL_UNAVAILABLE or MODEL_LACKS_ABILITY.
+
+        """
+        backend, card = self._named(model)
+        if card.state is not State.READY:
+            raise _away(card.id)
+        if not card.embeds or not isinstance(backend, TextEmbedder):
+            raise lacks(card.id, "embed")
+        return backend
 
     def _entries(self) -> list[tuple[Backend, ModelCard]]:
         return [(backend, card) for backend in self._backends for card in backend.models()]

@@ -206,6 +206,32 @@ class TokenCounter(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Vector:
+    """A text's vector: unit length, little-endian float32; and how many tokens were read.
+
+    What a `truncated` text has beyond what the model reads was left out.
+    """
+
+    data: bytes
+    tokens: int
+    truncated: bool = False
+
+
+@runtime_checkable
+class TextEmbedder(Protocol):
+    """A backend whose model may make vectors of texts."""
+
+    async def embed(self, texts: Sequence[str]) -> Sequence[Vector]:
+        """Returns a vector for each text.
+
+        Raises:
+            AppError: MODEL_LACKS_ABILITY, MODEL_UNAVAILABLE, MODEL_REFUSED or OVERLOADED.
+
+        """
+        ...
+
+
 def estimated_tokens(text: str) -> int:
     """Returns about how many tokens a text is: a token is about four bytes of English."""
     return -(-len(text.encode()) // 4)

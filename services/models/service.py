@@ -39,6 +39,18 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         """Lists every model, those that are away included."""
         return pb.ListModelsResponse(models=map(model_from, self._catalogue.models()))
 
+    async def Embed(  # noqa: N802 - the contract's name
+        self, request: pb.EmbedRequest, context: Any
+    ) -> pb.EmbedResponse:
+        """Makes vectors of texts."""
+        vectors = await self._catalogue.embedder(request.model).embed(request.texts)
+        return pb.EmbedResponse(
+            embeddings=[
+                pb.Embedding(vector=one.data, tokens=one.tokens, truncated=one.truncated)
+                for one in vectors
+            ]
+        )
+
     async def CountTokens(  # noqa: N802 - the contract's name
         self, request: pb.CountTokensRequest, context: Any
     ) -> pb.CountTokensResponse:

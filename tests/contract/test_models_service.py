@@ -25,6 +25,7 @@ from services.models.domain import (
     Text,
     ToolCall,
     Usage,
+    Vector,
 )
 from services.models.extractive.backend import ExtractiveBackend
 from services.models.extractive.turns import TokenGrid
@@ -253,6 +254,41 @@ async def test_while_the_engine_is_away_tokens_are_estimated(tmp_path, state):
     async with serve(tmp_path, backend) as stub:
         counted = await stub.CountTokens(pb.CountTokensRequest(model="lab/one", texts=["four"]))
     assert (list(counted.tokens), counted.exact) == ([1], False)
+
+
+class EmbeddingBackend(ScriptedBackend):
+    """One whose model makes vectors; of the text "long" it reads the beginning."""
+
+    def __init__(self, state: State = State.READY, *, embeds: bool = True) -> None:
+        super().__init__(state=state)
+        self.card = ModelCard("lab/vectors", "vllm", state, embeds=embeds)
+
+    async def embed(self, texts: Sequence[str]) -> list[Vector]:
+        return [Vector(text.encode(), len(text), text == "long") for text in texts]
+
+
+async def test_a_model_of_vectors_makes_one_for_each_text_in_order(tmp_path):
+    async with serve(tmp_path, EmbeddingBackend()) as stub:
+        answer = await stub.Embed(pb.EmbedRequest(model="lab/vectors", texts=["a", "long"]))
+    found = [(one.vector, one.tokens, one.truncated) for one in answer.embeddings]
+    assert found == [(b"a", 1, False), (b"long", 4, True)]
+
+
+@pytest.mark.parametrize(
+    ("backend", "model", "reason"),
+    [
+        (EmbeddingBackend(), "lab/none", Reason.NOT_FOUND),
+        (EmbeddingBackend(), "extractive", Reason.MODEL_LACKS_ABILITY),
+        (EmbeddingBackend(embeds=False), "lab/vectors", Reason.MODEL_LACKS_ABILITY),
+        (EmbeddingBackend(State.AWAY), "lab/vectors", Reason.MODEL_UNAVAILABLE),
+        (EmbeddingBackend(), "", Reason.INVALID_REQUEST),
+    ],
+)
+async def test_a_model_that_makes_no_vectors_says_so(tmp_path, backend, model, reason):
+    async with serve(tmp_path, backend) as stub:
+        with pytest.raises(AppError) as caught:
+            await stub.Embed(pb.EmbedRequest(model=model, texts=["a"]))
+    assert caught.value.reason is reason
 
 
 async def test_the_tokens_of_an_unknown_model_are_not_counted(stub):

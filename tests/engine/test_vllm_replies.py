@@ -285,5 +285,7 @@ async def test_a_second_model_beside_the_first_makes_vectors(
             await vectors.embed(["a boat", "word " * 2000])
         assert long.value.reason is Reason.CONTEXT_TOO_LONG
         assert all(vector.tokens > 0 for vector in made)
+        (cut,) = await vectors.embed(["a boat " * 2000])
+        assert (cut.truncated, cut.tokens) == (True, card.context_length)
         error = await failure(vectors, asked("Hello."))
         assert error.reason is Reason.MODEL_LACKS_ABILITY

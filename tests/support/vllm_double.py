@@ -78,11 +78,18 @@ class Words:
         """The last message."""
         return str(messages[-1]["content"])
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+    def encode(
+        self,
+        text: str,
+        add_special_tokens: bool = True,
+        truncation: bool = False,
+        max_length: int | None = None,
+    ) -> list[int]:
         """The length of each word."""
         self.begun += 1
         assert self.free.wait(60)
-        return [0] if text == BROKEN else [len(word) for word in text.split()]
+        lengths = [0] if text == BROKEN else [len(word) for word in text.split()]
+        return lengths[:max_length] if truncation else lengths
 
 
 class LlmDouble:

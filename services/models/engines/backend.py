@@ -14,8 +14,8 @@ from opentelemetry import propagate
 from echomesh.worker.v1 import engine_pb2 as pb
 from echomesh.worker.v1.engine_pb2_grpc import EngineWorkerServiceStub
 from services.models.convert import event_from, request_from
-from services.models.domain import Event, Generation, ModelCard, State
-from services.models.engines.engine import OTLP_VARIABLE, Load, SleepLevel, Vector
+from services.models.domain import Event, Generation, ModelCard, State, Vector
+from services.models.engines.engine import OTLP_VARIABLE, Load, SleepLevel
 from services.models.engines.settings import EngineModel
 from services.models.failures import away
 from services.runtime.deadline import remaining_s
@@ -186,7 +186,7 @@ class EngineBackend:
                 answer = await self._stub().Embed(
                     pb.EmbedRequest(texts=texts), timeout=remaining_s(), metadata=_trace_metadata()
                 )
-        return [Vector(made.vector, made.tokens) for made in answer.embeddings]
+        return [Vector(one.vector, one.tokens, one.truncated) for one in answer.embeddings]
 
     async def load(self) -> Load:
         """Return what the engine works on now; raises MODEL_UNAVAILABLE."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from services.models.domain import Event, Generation
+from services.models.domain import Event, Generation, Vector
 from services.models.failures import lacks
 
 Step = Callable[[], None]
@@ -57,14 +57,6 @@ class Load:
     waiting: int = 0
 
 
-@dataclass(frozen=True)
-class Vector:
-    """A text's vector: unit length, little-endian float32; and how many tokens the text is."""
-
-    data: bytes
-    tokens: int
-
-
 class Engine(Protocol):
     """A loaded model. What most engines cannot do is refused here."""
 
@@ -94,7 +86,7 @@ class Engine(Protocol):
         return Load()
 
     async def embed(self, texts: Sequence[str], step: Step) -> list[Vector]:
-        """Return a vector for each text; raises what `generate` does."""
+        """Return a vector for each text, cut to what fits; raises what `generate` does."""
         raise lacks(self.id, "embed")
 
     async def sleep(self, level: SleepLevel) -> None:

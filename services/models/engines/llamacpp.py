@@ -19,8 +19,8 @@ import httpx
 import numpy as np
 from xllamacpp import CommonParams, Server, llama_pooling_type
 
-from services.models.domain import Event, Generation
-from services.models.engines.engine import Abilities, CannotLoad, Engine, Report, Step, Vector
+from services.models.domain import Event, Generation, Vector
+from services.models.engines.engine import Abilities, CannotLoad, Engine, Report, Step
 from services.models.engines.gguf import ModelFile, UnusableFile, read_head
 from services.models.engines.memory import available_bytes
 from services.models.engines.settings import LlamaCppModel
@@ -42,8 +42,6 @@ _BATCH_WORK = 40_000_000_000
 _LEAST_BATCH, _MOST_BATCH = 32, 256
 
 _TOO_LONG = "exceed_context_size_error"
-# What it says of a text that is to become a vector.
-_TOO_LARGE = "is too large to process"
 _COUNT_LIMIT_S = 5.0
 
 
@@ -197,11 +195,13 @@ class LlamaCppEngine(Engine):
 
     async def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """See `Engine.count_tokens`."""
-        counts = []
-        for text in texts:
-            answer = await self._http.post("/tokenize", json={"content": text})
-            counts.append(len(answer.raise_for_status().json()["tokens"]))
-        return counts
+        return [len(await self._tokens(text, special=False)) for text in texts]
+
+    async def _tokens(self, text: str, *, special: bool) -> list[int]:
+        body = {"content": text, "add_special": special}
+        answer = await self._http.post("/tokenize", json=body)
+        tokens: list[int] = answer.raise_for_status().json()["tokens"]
+        return tokens
 
     async def embed(self, texts: Sequence[str], step: Step) -> list[Vector]:
         """See `Engine.embed`; as many texts at once as there are slots."""
@@ -216,14 +216,15 @@ class LlamaCppEngine(Engine):
         return [task.result() for task in made]
 
     async def _vector(self, text: str, step: Step) -> Vector:
-        call = self._server.handle_embeddings
-        loop = asyncio.get_running_loop()
-        answer = await loop.run_in_executor(self._threads, call, {"input": text})
+        tokens = await self._tokens(text, special=True)
+        limit = self.abilities.context_length
+        call, body = self._server.handle_embeddings, {"input": tokens[:limit]}
+        answer = await asyncio.get_running_loop().run_in_executor(self._threads, call, body)
         step()
         if error := answer.get("error"):
             raise _meaning(error, self.id)
         vector = np.asarray(answer["data"][0]["embedding"], "<f4")
-        return Vector(vector.tobytes(), answer["usage"]["prompt_tokens"])
+        return Vector(vector.tobytes(), min(len(tokens), limit), truncated=len(tokens) > limit)
 
     async def close(self) -> None:
         """See `Engine.close`."""
@@ -241,7 +242,7 @@ def _raise_for(piece: dict[str, Any], model: str) -> None:
 
 
 def _meaning(error: dict[str, Any], model: str) -> AppError:
-    if error.get("type") == _TOO_LONG or _TOO_LARGE in str(error.get("message")):
+    if error.get("type") == _TOO_LONG:
         return too_long(model)
     if error.get("code") == 400:
         return refused(model, "it is not what the engine understands")

@@ -120,7 +120,10 @@ class EngineWorkerServicer(engine_pb2_grpc.EngineWorkerServiceServicer):
         async with _answering(context):
             with self._progress.request() as step:
                 vectors = await self._loaded().embed(request.texts, step)
-        made = [pb.Embedding(vector=vector.data, tokens=vector.tokens) for vector in vectors]
+        made = [
+            pb.Embedding(vector=one.data, tokens=one.tokens, truncated=one.truncated)
+            for one in vectors
+        ]
         return pb.EmbedResponse(embeddings=made)
 
     async def Sleep(  # noqa: N802 - the name in the contract

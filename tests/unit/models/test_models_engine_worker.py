@@ -13,7 +13,7 @@ import pytest
 from echomesh.models.v1 import models_pb2
 from echomesh.worker.v1 import engine_pb2 as pb
 from echomesh.worker.v1 import engine_pb2_grpc
-from services.models.domain import Event, Finish, FinishReason, Generation, Text, Usage
+from services.models.domain import Event, Finish, FinishReason, Generation, Text, Usage, Vector
 from services.models.engines import worker
 from services.models.engines.engine import (
     Abilities,
@@ -22,7 +22,6 @@ from services.models.engines.engine import (
     Load,
     SleepLevel,
     Step,
-    Vector,
 )
 from services.models.engines.settings import LlamaCppModel, VllmModel
 from services.models.failures import away

@@ -166,11 +166,10 @@ async def test_the_first_text_that_fails_ends_the_others(module: ModuleType) -> 
         assert len(await world.vectors("a")) == 1
 
 
-async def test_a_text_that_does_not_fit_is_refused(module: ModuleType) -> None:
+async def test_a_text_that_does_not_fit_is_cut_and_said_to_be(module: ModuleType) -> None:
     async with running(module, embeds=True) as world:
-        with pytest.raises(AppError) as long:
-            await world.vectors("a " * 64, "a " * 65)
-        assert long.value.reason is Reason.CONTEXT_TOO_LONG
+        made = await world.vectors("a " * 64, "a " * 65)
+    assert [(vector.tokens, vector.truncated) for vector in made] == [(64, False), (64, True)]
 
 
 async def test_a_loaded_model_says_how_many_parameters_it_has(module: ModuleType) -> None:

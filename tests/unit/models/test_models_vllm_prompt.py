@@ -23,8 +23,18 @@ class Words:
         text = " ".join(message["content"] for message in messages)
         return f"{text} think" if thinking else text
 
-    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
-        return [0] * add_special_tokens + [len(word) for word in text.split()]
+    def encode(
+        self,
+        text: str,
+        add_special_tokens: bool = True,
+        truncation: bool = False,
+        max_length: int | None = None,
+    ) -> list[int]:
+        """Words, between a zero and another one."""
+        words = [len(word) for word in text.split()]
+        if not add_special_tokens:
+            return words
+        return [0, *words[: max_length - 2 if truncation and max_length else None], 0]
 
 
 @pytest.fixture
@@ -52,14 +62,13 @@ async def test_texts_are_counted_without_special_tokens_and_read_with_them(
     prompts: Prompts,
 ) -> None:
     assert await prompts.count(["one two", ""]) == [2, 0]
-    assert await prompts.of_text("a b c d") == [0, 1, 1, 1, 1]
+    assert await prompts.of_text("a b c") == ([0, 1, 1, 1, 0], False)
 
 
-async def test_a_text_that_does_not_fit_is_refused_and_not_cut(prompts: Prompts) -> None:
-    with pytest.raises(AppError) as raised:
-        await prompts.of_text("a b c d e")
-    assert raised.value.reason is Reason.CONTEXT_TOO_LONG
-    assert raised.value.metadata == {"model": "vllm/tiny"}
+async def test_a_text_that_does_not_fit_is_cut_in_front_of_its_last_special_token(
+    prompts: Prompts,
+) -> None:
+    assert await prompts.of_text("a bb ccc dddd") == ([0, 1, 2, 3, 0], True)
 
 
 @pytest.mark.parametrize(("thinking", "tokens"), [(False, [2]), (True, [2, 5])])

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from services.models.domain import Event, Generation
-from services.models.engines.engine import Abilities, Engine, Gone, Load, SleepLevel, Step, Vector
+from services.models.domain import Event, Generation, Vector
+from services.models.engines.engine import Abilities, Engine, Gone, Load, SleepLevel, Step
 from services.models.engines.settings import VllmModel
 from services.models.engines.vllm.prompt import Prompts, takes_tools
 from services.models.engines.vllm.pulse import Pulse
@@ -165,8 +166,8 @@ class VllmEngine(Engine):
 
     async def _vector(self, text: str) -> Vector:
         async with self._texts:
-            tokens = await self._prompts.of_text(text)
-            return await self._encoded(self._input(tokens))
+            tokens, cut = await self._prompts.of_text(text)
+            return replace(await self._encoded(self._input(tokens)), truncated=cut)
 
     async def _encoded(self, tokens: TokensInput, priority: int = 0) -> Vector:
         outputs = self._llm.encode(
@@ -201,7 +202,8 @@ class VllmEngine(Engine):
 
     async def _probe(self, logprobs: int | None = None) -> Sequence[float]:
         """The tokens of a short greedy reply, or a vector; asked for before all that waits."""
-        prompt = tokens_input(await self._prompts.of_text(_PROBE_TEXT))
+        tokens, _ = await self._prompts.of_text(_PROBE_TEXT)
+        prompt = tokens_input(tokens)
         priority = _BEFORE_ALL if self._scheduled else 0
         if self.abilities.embeds:
             vector = await self._encoded(prompt, priority)

@@ -96,17 +96,16 @@ class Prompts:
             raise too_long(self._model)
         return tokens
 
-    async def of_text(self, text: str) -> list[int]:
-        """Return the token ids of a text by itself, special ones included.
+    async def of_text(self, text: str) -> tuple[list[int], bool]:
+        """Return a text's token ids, special ones included, and whether they were cut to fit."""
+        return await self._run(lambda: self._cut(text))
 
-        Raises:
-            AppError: CONTEXT_TOO_LONG.
-
-        """
-        tokens: list[int] = await self._run(lambda: list(self._tokenizer.encode(text)))
-        if len(tokens) > self._limit:
-            raise too_long(self._model)
-        return tokens
+    def _cut(self, text: str) -> tuple[list[int], bool]:
+        tokens = list(self._tokenizer.encode(text))
+        if len(tokens) <= self._limit:
+            return tokens, False
+        # The tokenizer itself cuts in front of the special ones at the end.
+        return list(self._tokenizer.encode(text, truncation=True, max_length=self._limit)), True
 
     async def count(self, texts: Sequence[str]) -> list[int]:
         """Return how many tokens each text is, without special ones."""

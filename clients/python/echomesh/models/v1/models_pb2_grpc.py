@@ -44,6 +44,11 @@ class ModelServiceStub:
                 request_serializer=echomesh_dot_models_dot_v1_dot_models__pb2.ListModelsRequest.SerializeToString,
                 response_deserializer=echomesh_dot_models_dot_v1_dot_models__pb2.ListModelsResponse.FromString,
                 _registered_method=True)
+        self.Embed = channel.unary_unary(
+                '/echomesh.models.v1.ModelService/Embed',
+                request_serializer=echomesh_dot_models_dot_v1_dot_models__pb2.EmbedRequest.SerializeToString,
+                response_deserializer=echomesh_dot_models_dot_v1_dot_models__pb2.EmbedResponse.FromString,
+                _registered_method=True)
         self.CountTokens = channel.unary_unary(
                 '/echomesh.models.v1.ModelService/CountTokens',
                 request_serializer=echomesh_dot_models_dot_v1_dot_models__pb2.CountTokensRequest.SerializeToString,
@@ -67,6 +72,13 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Embed(self, request, context):
+        """Makes vectors of texts with a model that `embeds`, in the order of the texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CountTokens(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -85,6 +97,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.ListModels,
                     request_deserializer=echomesh_dot_models_dot_v1_dot_models__pb2.ListModelsRequest.FromString,
                     response_serializer=echomesh_dot_models_dot_v1_dot_models__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'Embed': grpc.unary_unary_rpc_method_handler(
+                    servicer.Embed,
+                    request_deserializer=echomesh_dot_models_dot_v1_dot_models__pb2.EmbedRequest.FromString,
+                    response_serializer=echomesh_dot_models_dot_v1_dot_models__pb2.EmbedResponse.SerializeToString,
             ),
             'CountTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.CountTokens,
@@ -146,6 +163,33 @@ class ModelService:
             '/echomesh.models.v1.ModelService/ListModels',
             echomesh_dot_models_dot_v1_dot_models__pb2.ListModelsRequest.SerializeToString,
             echomesh_dot_models_dot_v1_dot_models__pb2.ListModelsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Embed(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/echomesh.models.v1.ModelService/Embed',
+            echomesh_dot_models_dot_v1_dot_models__pb2.EmbedRequest.SerializeToString,
+            echomesh_dot_models_dot_v1_dot_models__pb2.EmbedResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -34,6 +34,8 @@ class ModelServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_models_pb2.GenerateRequest, _models_pb2.GenerateResponse]
     """Streams a reply. Cancelling the call, or its deadline, stops the generation."""
     ListModels: _grpc.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]
+    Embed: _grpc.UnaryUnaryMultiCallable[_models_pb2.EmbedRequest, _models_pb2.EmbedResponse]
+    """Makes vectors of texts with a model that `embeds`, in the order of the texts."""
     CountTokens: _grpc.UnaryUnaryMultiCallable[_models_pb2.CountTokensRequest, _models_pb2.CountTokensResponse]
 
 @_typing.type_check_only
@@ -42,6 +44,8 @@ class ModelServiceAsyncStub(ModelServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_models_pb2.GenerateRequest, _models_pb2.GenerateResponse]  # type: ignore[assignment]
     """Streams a reply. Cancelling the call, or its deadline, stops the generation."""
     ListModels: _aio.UnaryUnaryMultiCallable[_models_pb2.ListModelsRequest, _models_pb2.ListModelsResponse]  # type: ignore[assignment]
+    Embed: _aio.UnaryUnaryMultiCallable[_models_pb2.EmbedRequest, _models_pb2.EmbedResponse]  # type: ignore[assignment]
+    """Makes vectors of texts with a model that `embeds`, in the order of the texts."""
     CountTokens: _aio.UnaryUnaryMultiCallable[_models_pb2.CountTokensRequest, _models_pb2.CountTokensResponse]  # type: ignore[assignment]
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -59,6 +63,14 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _models_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_models_pb2.ListModelsResponse, _abc.Awaitable[_models_pb2.ListModelsResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Embed(
+        self,
+        request: _models_pb2.EmbedRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_models_pb2.EmbedResponse, _abc.Awaitable[_models_pb2.EmbedResponse]]:
+        """Makes vectors of texts with a model that `embeds`, in the order of the texts."""
 
     @_abc_1.abstractmethod
     def CountTokens(

@@ -27,7 +27,7 @@ from echomesh.common.v1 import options_pb2 as echomesh_dot_common_dot_v1_dot_opt
 from echomesh.models.v1 import models_pb2 as echomesh_dot_models_dot_v1_dot_models__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x63homesh/worker/v1/engine.proto\x12\x12\x65\x63homesh.worker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a echomesh/common/v1/options.proto\x1a\x1f\x65\x63homesh/models/v1/models.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xd7\x02\n\x10\x44\x65scribeResponse\x12%\n\x0e\x63ontext_length\x18\x01 \x01(\x05R\rcontextLength\x12\x14\n\x05tools\x18\x02 \x01(\x08R\x05tools\x12\x1f\n\x0bjson_schema\x18\x03 \x01(\x08R\njsonSchema\x12#\n\rlora_adapters\x18\x04 \x03(\tR\x0cloraAdapters\x12\x1a\n\x08logprobs\x18\x05 \x01(\x08R\x08logprobs\x12\x16\n\x06\x65mbeds\x18\x06 \x01(\x08R\x06\x65mbeds\x12\x16\n\x06sleeps\x18\x07 \x01(\x08R\x06sleeps\x12)\n\x10running_requests\x18\x08 \x01(\x05R\x0frunningRequests\x12)\n\x10waiting_requests\x18\t \x01(\x05R\x0fwaitingRequests\x12\x1e\n\nparameters\x18\n \x01(\x03R\nparameters\"V\n\x0fGenerateRequest\x12\x43\n\ngeneration\x18\x01 \x01(\x0b\x32#.echomesh.models.v1.GenerateRequestR\ngeneration\"N\n\x10GenerateResponse\x12:\n\x05\x65vent\x18\x01 \x01(\x0b\x32$.echomesh.models.v1.GenerateResponseR\x05\x65vent\"*\n\x12\x43ountTokensRequest\x12\x14\n\x05texts\x18\x01 \x03(\tR\x05texts\"-\n\x13\x43ountTokensResponse\x12\x16\n\x06tokens\x18\x01 \x03(\x05R\x06tokens\"1\n\x0c\x45mbedRequest\x12!\n\x05texts\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02R\x05texts\"N\n\rEmbedResponse\x12=\n\nembeddings\x18\x01 \x03(\x0b\x32\x1d.echomesh.worker.v1.EmbeddingR\nembeddings\";\n\tEmbedding\x12\x16\n\x06vector\x18\x01 \x01(\x0cR\x06vector\x12\x16\n\x06tokens\x18\x02 \x01(\x05R\x06tokens\"P\n\x0cSleepRequest\x12@\n\x05level\x18\x01 \x01(\x0e\x32\x1e.echomesh.worker.v1.SleepLevelB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05level\"\x0f\n\rSleepResponse\"\r\n\x0bWakeRequest\"\x0e\n\x0cWakeResponse*e\n\nSleepLevel\x12\x1b\n\x17SLEEP_LEVEL_UNSPECIFIED\x10\x00\x12\x1c\n\x18SLEEP_LEVEL_KEEP_WEIGHTS\x10\x01\x12\x1c\n\x18SLEEP_LEVEL_DROP_WEIGHTS\x10\x02\x32\xf0\x04\n\x13\x45ngineWorkerService\x12g\n\x08\x44\x65scribe\x12#.echomesh.worker.v1.DescribeRequest\x1a$.echomesh.worker.v1.DescribeResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12\x61\n\x08Generate\x12#.echomesh.worker.v1.GenerateRequest\x1a$.echomesh.worker.v1.GenerateResponse\"\x08\xca\xda\x18\x04\x08\x05\x18\x01\x30\x01\x12p\n\x0b\x43ountTokens\x12&.echomesh.worker.v1.CountTokensRequest\x1a\'.echomesh.worker.v1.CountTokensResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12^\n\x05\x45mbed\x12 .echomesh.worker.v1.EmbedRequest\x1a!.echomesh.worker.v1.EmbedResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12^\n\x05Sleep\x12 .echomesh.worker.v1.SleepRequest\x1a!.echomesh.worker.v1.SleepResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x01\x12[\n\x04Wake\x12\x1f.echomesh.worker.v1.WakeRequest\x1a .echomesh.worker.v1.WakeResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x65\x63homesh/worker/v1/engine.proto\x12\x12\x65\x63homesh.worker.v1\x1a\x1b\x62uf/validate/validate.proto\x1a echomesh/common/v1/options.proto\x1a\x1f\x65\x63homesh/models/v1/models.proto\"\x11\n\x0f\x44\x65scribeRequest\"\xd7\x02\n\x10\x44\x65scribeResponse\x12%\n\x0e\x63ontext_length\x18\x01 \x01(\x05R\rcontextLength\x12\x14\n\x05tools\x18\x02 \x01(\x08R\x05tools\x12\x1f\n\x0bjson_schema\x18\x03 \x01(\x08R\njsonSchema\x12#\n\rlora_adapters\x18\x04 \x03(\tR\x0cloraAdapters\x12\x1a\n\x08logprobs\x18\x05 \x01(\x08R\x08logprobs\x12\x16\n\x06\x65mbeds\x18\x06 \x01(\x08R\x06\x65mbeds\x12\x16\n\x06sleeps\x18\x07 \x01(\x08R\x06sleeps\x12)\n\x10running_requests\x18\x08 \x01(\x05R\x0frunningRequests\x12)\n\x10waiting_requests\x18\t \x01(\x05R\x0fwaitingRequests\x12\x1e\n\nparameters\x18\n \x01(\x03R\nparameters\"V\n\x0fGenerateRequest\x12\x43\n\ngeneration\x18\x01 \x01(\x0b\x32#.echomesh.models.v1.GenerateRequestR\ngeneration\"N\n\x10GenerateResponse\x12:\n\x05\x65vent\x18\x01 \x01(\x0b\x32$.echomesh.models.v1.GenerateResponseR\x05\x65vent\"*\n\x12\x43ountTokensRequest\x12\x14\n\x05texts\x18\x01 \x03(\tR\x05texts\"-\n\x13\x43ountTokensResponse\x12\x16\n\x06tokens\x18\x01 \x03(\x05R\x06tokens\"1\n\x0c\x45mbedRequest\x12!\n\x05texts\x18\x01 \x03(\tB\x0b\xbaH\x08\x92\x01\x05\x08\x01\x10\x80\x02R\x05texts\"N\n\rEmbedResponse\x12=\n\nembeddings\x18\x01 \x03(\x0b\x32\x1d.echomesh.worker.v1.EmbeddingR\nembeddings\"Y\n\tEmbedding\x12\x16\n\x06vector\x18\x01 \x01(\x0cR\x06vector\x12\x16\n\x06tokens\x18\x02 \x01(\x05R\x06tokens\x12\x1c\n\ttruncated\x18\x03 \x01(\x08R\ttruncated\"P\n\x0cSleepRequest\x12@\n\x05level\x18\x01 \x01(\x0e\x32\x1e.echomesh.worker.v1.SleepLevelB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00R\x05level\"\x0f\n\rSleepResponse\"\r\n\x0bWakeRequest\"\x0e\n\x0cWakeResponse*e\n\nSleepLevel\x12\x1b\n\x17SLEEP_LEVEL_UNSPECIFIED\x10\x00\x12\x1c\n\x18SLEEP_LEVEL_KEEP_WEIGHTS\x10\x01\x12\x1c\n\x18SLEEP_LEVEL_DROP_WEIGHTS\x10\x02\x32\xf0\x04\n\x13\x45ngineWorkerService\x12g\n\x08\x44\x65scribe\x12#.echomesh.worker.v1.DescribeRequest\x1a$.echomesh.worker.v1.DescribeResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12\x61\n\x08Generate\x12#.echomesh.worker.v1.GenerateRequest\x1a$.echomesh.worker.v1.GenerateResponse\"\x08\xca\xda\x18\x04\x08\x05\x18\x01\x30\x01\x12p\n\x0b\x43ountTokens\x12&.echomesh.worker.v1.CountTokensRequest\x1a\'.echomesh.worker.v1.CountTokensResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12^\n\x05\x45mbed\x12 .echomesh.worker.v1.EmbedRequest\x1a!.echomesh.worker.v1.EmbedResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x12^\n\x05Sleep\x12 .echomesh.worker.v1.SleepRequest\x1a!.echomesh.worker.v1.SleepResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x01\x12[\n\x04Wake\x12\x1f.echomesh.worker.v1.WakeRequest\x1a .echomesh.worker.v1.WakeResponse\"\x10\xca\xda\x18\x04\x08\x05\x18\x01\xd2\xda\x18\x04\x08\x01\x10\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,8 +50,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ENGINEWORKERSERVICE'].methods_by_name['Sleep']._serialized_options = b'\312\332\030\004\010\005\030\001\322\332\030\004\010\001\020\001'
   _globals['_ENGINEWORKERSERVICE'].methods_by_name['Wake']._loaded_options = None
   _globals['_ENGINEWORKERSERVICE'].methods_by_name['Wake']._serialized_options = b'\312\332\030\004\010\005\030\001\322\332\030\004\010\001\020\001'
-  _globals['_SLEEPLEVEL']._serialized_start=1097
-  _globals['_SLEEPLEVEL']._serialized_end=1198
+  _globals['_SLEEPLEVEL']._serialized_start=1127
+  _globals['_SLEEPLEVEL']._serialized_end=1228
   _globals['_DESCRIBEREQUEST']._serialized_start=151
   _globals['_DESCRIBEREQUEST']._serialized_end=168
   _globals['_DESCRIBERESPONSE']._serialized_start=171
@@ -69,15 +69,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDRESPONSE']._serialized_start=826
   _globals['_EMBEDRESPONSE']._serialized_end=904
   _globals['_EMBEDDING']._serialized_start=906
-  _globals['_EMBEDDING']._serialized_end=965
-  _globals['_SLEEPREQUEST']._serialized_start=967
-  _globals['_SLEEPREQUEST']._serialized_end=1047
-  _globals['_SLEEPRESPONSE']._serialized_start=1049
-  _globals['_SLEEPRESPONSE']._serialized_end=1064
-  _globals['_WAKEREQUEST']._serialized_start=1066
-  _globals['_WAKEREQUEST']._serialized_end=1079
-  _globals['_WAKERESPONSE']._serialized_start=1081
-  _globals['_WAKERESPONSE']._serialized_end=1095
-  _globals['_ENGINEWORKERSERVICE']._serialized_start=1201
-  _globals['_ENGINEWORKERSERVICE']._serialized_end=1825
+  _globals['_EMBEDDING']._serialized_end=995
+  _globals['_SLEEPREQUEST']._serialized_start=997
+  _globals['_SLEEPREQUEST']._serialized_end=1077
+  _globals['_SLEEPRESPONSE']._serialized_start=1079
+  _globals['_SLEEPRESPONSE']._serialized_end=1094
+  _globals['_WAKEREQUEST']._serialized_start=1096
+  _globals['_WAKEREQUEST']._serialized_end=1109
+  _globals['_WAKERESPONSE']._serialized_start=1111
+  _globals['_WAKERESPONSE']._serialized_end=1125
+  _globals['_ENGINEWORKERSERVICE']._serialized_start=1231
+  _globals['_ENGINEWORKERSERVICE']._serialized_end=1855
 # @@protoc_insertion_point(module_scope)

@@ -240,19 +240,23 @@ class Embedding(_message.Message):
 
     VECTOR_FIELD_NUMBER: _builtins.int
     TOKENS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     vector: _builtins.bytes
     """Unit length, as little-endian float32."""
     tokens: _builtins.int
     """Tokens the model read, special ones included."""
+    truncated: _builtins.bool
+    """The text was longer than the model reads; its end was left out."""
     def __init__(
         self,
         *,
         vector: _builtins.bytes = ...,
         tokens: _builtins.int = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens", "vector", b"vector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tokens", b"tokens", "truncated", b"truncated", "vector", b"vector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
