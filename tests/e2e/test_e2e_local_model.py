@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,33 @@ async def test_a_gguf_file_is_served_and_its_words_reach_the_reader_as_they_are_
             pieces = await until(written, "the language model answers")
         assert len(pieces) > 1
         assert "".join(pieces).strip()
+
+
+@pytest.mark.timeout(240)
+async def test_a_model_of_vectors_serves_recall(tmp_path: Path) -> None:
+    """Embeddings asks models for the dense vectors; memory keeps them in an index of their size."""
+    model = {"engine": "llamacpp", "path": str(small_model()), "name": "v", "embeds": True}
+    env = {
+        "ECHOMESH_MODELS_ENGINES": json.dumps([model | {"context_length": 128, "threads": 1}]),
+        "ECHOMESH_EMBEDDINGS_DENSE_MODEL": "llamacpp/v",
+        "ECHOMESH_EMBEDDINGS_DENSE_DIMENSIONS": "576",
+        "ECHOMESH_MEMORY_EMBEDDING_DIMENSIONS": "576",
+    }
+    with running_mesh(tmp_path / "data", env=env) as mesh:
+        async with Client(mesh.file.address, api_key=mesh.credentials.api_key) as client:
+            user = client.as_user("vectors")
+            kept = await user.remember("My bicycle is green.")
+
+            async def indexed() -> bool:
+                return (await user.index_status())[1] == 0
+
+            await until(indexed, "the memory has its vectors")
+
+            async def whole() -> bool:
+                found = await user.recall("What colour is my bicycle?")
+                return not found.degraded and [hit.memory.id for hit in found.hits] == [kept.id]
+
+            await until(whole, "a recall that lacks no part")
 
 
 def test_a_file_that_is_no_model_is_refused_in_one_line_before_anything_starts(
