@@ -6,14 +6,14 @@ interaction needs them small, and they are made where the texts are.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from echomesh.models.v1 import models_pb2 as pb
+from services.runtime.concurrently import all_of
 from services.runtime.errors import AppError, Reason
 
 if TYPE_CHECKING:
@@ -48,9 +48,11 @@ class DenseByModel:
         self, texts: Sequence[str], priority: Priority, timeout_s: float
     ) -> list[Embedding]:
         """See `Engine.embed`; raises MODEL_UNAVAILABLE while the other model is away as well."""
-        own, dense = await asyncio.gather(
-            self._engine.embed(texts, priority, timeout_s), self._vectors(texts)
-        )
+        works: list[Coroutine[Any, Any, Any]] = [
+            self._engine.embed(texts, priority, timeout_s),
+            self._vectors(texts),
+        ]
+        own, dense = await all_of(works)
         return [
             replace(one, vector=vector, truncated=one.truncated or cut)
             for one, (vector, cut) in zip(own, dense, strict=True)

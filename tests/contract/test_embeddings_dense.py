@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,28 @@ async def test_while_the_model_is_away_nothing_is_made(stub, models):
         await stub.Embed(pb.EmbedRequest(texts=["a"]))
     assert caught.value.reason is Reason.MODEL_UNAVAILABLE
     assert caught.value.retry_after_s
+
+
+async def test_when_the_own_engine_refuses_the_model_is_not_left_working(stub, models, monkeypatch):
+    left = asyncio.Event()
+
+    async def never(_: models_pb2.EmbedRequest) -> models_pb2.EmbedResponse:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.set()
+        raise AssertionError
+
+    async def full(*_: object) -> None:
+        await asyncio.sleep(0)
+        raise AppError(Reason.OVERLOADED, "full", retry_after_s=1.0)
+
+    monkeypatch.setattr(models, "Embed", never)
+    monkeypatch.setattr(Engine, "embed", full)
+    with pytest.raises(AppError) as caught:
+        await stub.Embed(pb.EmbedRequest(texts=["a"]))
+    assert caught.value.reason is Reason.OVERLOADED
+    assert left.is_set()
 
 
 async def test_a_model_of_another_size_is_refused_before_anything_is_stored_under_it(stub, models):

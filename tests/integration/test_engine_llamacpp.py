@@ -30,11 +30,12 @@ from services.models.domain import (
 )
 from services.models.engines import llamacpp
 from services.models.engines.backend import EngineBackend
+from services.models.engines.engine import CannotLoad
 from services.models.engines.settings import LlamaCppModel
 from services.runtime.errors import AppError, Reason
 from services.runtime.process import private_folder
 from services.runtime.supervisor import WorkerLimits
-from tests.support.gguf import small_model
+from tests.support.gguf import head, small_model
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -203,6 +204,18 @@ async def test_the_larger_a_model_the_smaller_the_batches_of_a_prompt(
     parameters: int, batch: int
 ) -> None:
     assert llamacpp.default_batch(parameters) == batch
+
+
+async def test_a_base_model_is_refused_as_a_model_to_chat_with_and_not_as_one_of_vectors(
+    tmp_path: Path,
+) -> None:
+    """Without a chat template its prompts would be made up."""
+    base = tmp_path / "base.gguf"
+    base.write_bytes(head({"general.architecture": "llama"}) + b"\0" * 64)
+    with pytest.raises(CannotLoad, match="has no chat template"):
+        await llamacpp.load(LlamaCppModel(path=base), lambda _: None)
+    with pytest.raises(CannotLoad, match="cannot load this llama model"):
+        await llamacpp.load(LlamaCppModel(path=base, embeds=True), lambda _: None)
 
 
 class Counting:

@@ -26,6 +26,7 @@ from services.models.engines.memory import available_bytes
 from services.models.engines.settings import LlamaCppModel
 from services.models.failures import bad_response, lacks, refused, too_long
 from services.models.openai import wire
+from services.runtime.concurrently import all_of
 from services.runtime.errors import AppError
 
 DEFAULT_CONTEXT = 8_192
@@ -207,13 +208,7 @@ class LlamaCppEngine(Engine):
         """See `Engine.embed`; as many texts at once as there are slots."""
         if not self.abilities.embeds:
             raise lacks(self.id, "embed")
-        # The first that fails ends the others.
-        try:
-            async with asyncio.TaskGroup() as group:
-                made = [group.create_task(self._vector(text, step)) for text in texts]
-        except ExceptionGroup as failed:
-            raise failed.exceptions[0] from failed
-        return [task.result() for task in made]
+        return await all_of(self._vector(text, step) for text in texts)
 
     async def _vector(self, text: str, step: Step) -> Vector:
         tokens = await self._tokens(text, special=True)

@@ -28,6 +28,7 @@ from services.models.engines.vllm.reply import ReplyReader
 from services.models.engines.vllm.sampling import sampling_arguments, structured_arguments
 from services.models.engines.vllm.sleeping import Sleeper
 from services.models.failures import away, bad_response, lacks, overloaded, refused
+from services.runtime.concurrently import all_of
 from services.runtime.errors import AppError
 from services.runtime.logs import get_logger
 from services.runtime.worker import STALL_LIMIT_S
@@ -156,13 +157,7 @@ class VllmEngine(Engine):
         if not self.abilities.embeds:
             raise lacks(self.id, "embed")
         with self._answering(step):
-            # The first that fails ends the others.
-            try:
-                async with asyncio.TaskGroup() as group:
-                    made = [group.create_task(self._vector(text)) for text in texts]
-            except ExceptionGroup as failed:
-                raise failed.exceptions[0] from failed
-        return [task.result() for task in made]
+            return await all_of(self._vector(text) for text in texts)
 
     async def _vector(self, text: str) -> Vector:
         async with self._texts:
