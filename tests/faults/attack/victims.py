@@ -121,7 +121,8 @@ async def _accounts(mesh: RunningMesh, operator: Client, victim: Victim) -> None
     victim.ids["tenant"] = [me.tenant_id]
     victim.names["username"] = [name]
     victim.names["page_token"].append(page.next_page_token)
-    victim.secrets.append(key.secret.rpartition("_")[2])
+    # From the front: the secret is base64url, and so may hold underscores of its own.
+    victim.secrets.append(key.secret.split("_", 2)[2])
 
 
 async def whoami(mesh: RunningMesh, client: Client) -> auth_pb2.WhoAmIResponse:
