@@ -11,13 +11,15 @@ help: ## Show this list
 	@grep -E '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /|/' | \
 		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
-.PHONY: setup-run setup-dev setup-engine
+.PHONY: setup-run setup-dev setup-engine setup-chart
 setup-run:
 	@$(PYTHON) scripts/setup.py run
 setup-dev:
 	@$(PYTHON) scripts/setup.py dev
 setup-engine:
 	@$(PYTHON) scripts/setup.py engine
+setup-chart:
+	@$(PYTHON) scripts/setup.py chart
 
 .PHONY: run demo
 run: setup-run ## Start the mesh here, play a short conversation, stay up for `echomesh chat`
@@ -33,6 +35,18 @@ unit: setup-dev ## The fast, pure tests alone
 # Python keeps what it compiled here: each engine is two processes that read all of torch.
 test-engine: setup-engine ## vLLM itself, on a CPU, in an environment of its own (6 GB)
 	@PYTHONDONTWRITEBYTECODE= .engine-venv/bin/python -m pytest tests/engine --timeout 300 $(PYTEST_ARGS)
+
+.PHONY: images chart-test test-cluster
+images: ## Build the services' images with docker or buildah (TAG=, SERVICES=, BUILD_ARGS=)
+	@TAG="$(TAG)" SERVICES="$(SERVICES)" BUILD_ARGS="$(BUILD_ARGS)" scripts/images.sh
+chart-test: setup-chart ## The chart rendered, validated and scanned; no cluster needed
+	@.chart-venv/bin/python -m pytest tests/chart --confcutdir tests/chart $(PYTEST_ARGS)
+test-cluster: setup-dev ## The chart on the cluster of KUBECONFIG, under load and faults
+	@$(BIN)/python -m pytest tests/cluster --timeout 900 -o timeout_func_only=true --durations 25 $(PYTEST_ARGS)
+
+.PHONY: test-jaeger
+test-jaeger: setup-dev ## Traces in the Jaeger of ECHOMESH_JAEGER_OTLP and _QUERY, or of _BINARY
+	@$(BIN)/python -m pytest tests/jaeger $(PYTEST_ARGS)
 
 .PHONY: faults cycles mutants
 faults: setup-dev ## Kill, freeze, cut off and attack a running mesh: the promises under failure

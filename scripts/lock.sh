@@ -11,6 +11,15 @@ compile requirements/uv.in -o requirements/uv.lock
 compile requirements/run.in -o requirements/run.lock
 compile requirements/local-model.in -o services/cli/local_model.lock
 compile requirements/dev.in --group dev -c requirements/run.lock -c services/cli/local_model.lock -o requirements/dev.lock
+# What each image installs: the versions of run.lock, but only those that the service needs.
+image() { # NAME EXTRA
+  printf -- '-e ./clients/python\n-e .[%s]\n' "$2" | compile - --override requirements/images/overrides.txt \
+    -c requirements/run.lock -c services/cli/local_model.lock -o "requirements/images/$1.lock"
+}
+for service in auth embeddings embeddings-model memory models routing; do image "$service" "$service"; done
+image models-llamacpp llamacpp
+compile requirements/build.in -c requirements/run.lock -o requirements/images/build.lock
+compile requirements/chart.in -o requirements/chart.lock
 # vLLM on a CPU is for Linux alone. Its wheels' own lists name other releases than work together
 # (requirements/engine.in), so they are locked without them.
 on_linux() {

@@ -1,6 +1,6 @@
 """Set up a virtual environment from the locked requirements: standard library alone.
 
-    python3 scripts/setup.py run|dev|engine
+    python3 scripts/setup.py run|dev|engine|chart
 
 Repeating it does nothing until a lock file changes. Every failure is one clear line. It is written
 so that Python 3.6 can read it: an old Python must get as far as being told that it is too old.
@@ -20,9 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 # Measured on Linux x86_64 with Python 3.11 and 3.13: the environment and the package cache.
-DISK_MB = {"run": 640, "dev": 800, "engine": 9000}
-# vLLM wants its own releases of much, and is large: it is tested in an environment of its own.
-OWN_VENV = {"engine": ROOT / ".engine-venv"}
+DISK_MB = {"run": 640, "dev": 800, "engine": 9000, "chart": 900}
+# vLLM wants its own releases of much, and is large: it is tested in an environment of its own. So
+# are the chart's tools.
+OWN_VENV = {"engine": ROOT / ".engine-venv", "chart": ROOT / ".chart-venv"}
 SUPPORTED = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
 ENGINE_SUPPORTED = {("Linux", "x86_64")}
 MIN_GLIBC = (2, 28)
@@ -70,7 +71,7 @@ def set_up(profile: str) -> None:
     """Bring the environment up to date for `profile`; raises SetupError."""
     global VENV, BIN  # this program sets up one environment and ends
     if profile not in DISK_MB:
-        raise SetupError("usage: setup.py run|dev|engine")
+        raise SetupError("usage: setup.py run|dev|engine|chart")
     VENV = OWN_VENV.get(profile, VENV)
     BIN = VENV / "bin"
     check_platform(ENGINE_SUPPORTED if profile == "engine" else SUPPORTED)
@@ -165,7 +166,7 @@ def install(profile: str) -> None:
     uv += ["--python", str(BIN / "python")]
     with Step(f"installing {lock(profile).read_text().count('==')} packages"):
         # Compiled now, each process starts twice as fast. Of the engine's packages little is used.
-        compiled = [] if profile == "engine" else ["--compile-bytecode"]
+        compiled = [] if profile in OWN_VENV else ["--compile-bytecode"]
         run([*uv, "--require-hashes", *compiled, "-r", str(lock(profile))], OFFLINE)
     own = [word for path in (ROOT / "clients/python", ROOT) for word in ("-e", str(path))]
     with Step("installing this repository"):

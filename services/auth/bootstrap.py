@@ -12,7 +12,7 @@ from pathlib import Path
 from services.auth.administration import Administration
 from services.auth.credentials import SystemRandomness, digest, parse_api_key, same
 from services.auth.keyring import Keyring
-from services.auth.model import ROLE_APP, ROLE_USER, ROLES, Tenant, User
+from services.auth.model import ROLE_APP, ROLE_USER, ROLES, ApiKey, Tenant, User
 from services.auth.store import Store
 from services.auth.wrapping import write_private
 from services.runtime.clock import Clock
@@ -35,16 +35,29 @@ class Bootstrap:
     keyring: Keyring
     clock: Clock
 
-    async def run(self, tenant_name: str, existing: Mapping[str, str]) -> dict[str, str]:
-        """Return the credentials; keys of `existing` are kept where they still work."""
+    async def run(
+        self, tenant_name: str, existing: Mapping[str, str], *, renew: bool = True
+    ) -> dict[str, str]:
+        """Return the credentials; keys of `existing` are kept where they still work.
+
+        With `renew` one that was revoked is replaced, else it stays as it is.
+        """
         await self.keyring.ensure_key()
         tenant = await self._tenant(tenant_name)
         result = {"tenant": tenant.name, "tenant_id": tenant.id}
         for entry, username, roles in _ACCOUNTS:
             user = await self._user(tenant, username, roles)
             result.setdefault("user_id", user.id)
-            result[entry] = await self._key(user, existing.get(entry, ""))
+            result[entry] = await self._key(user, existing.get(entry, ""), renew=renew)
         return result
+
+    async def take_back(self, credentials: Mapping[str, str], kept: Mapping[str, str]) -> None:
+        """Revoke the keys of `credentials` that are not among `kept`: nobody has them."""
+        identity = Identity(credentials["tenant_id"], credentials["user_id"], ROLES)
+        for entry, _, _ in _ACCOUNTS:
+            parsed = parse_api_key(credentials[entry])
+            if parsed is not None and credentials[entry] != kept.get(entry):
+                await self.administration.revoke_api_key(identity, parsed[0])
 
     async def _tenant(self, name: str) -> Tenant:
         tenant = await self.store.tenant_named(name)
@@ -62,20 +75,22 @@ class Bootstrap:
             found = await tx.user_named(username)
         return found[0] if found else user
 
-    async def _key(self, user: User, existing: str) -> str:
-        if await self._works(existing, user):
+    async def _key(self, user: User, existing: str, *, renew: bool) -> str:
+        known = await self._known(existing, user)
+        if known is not None and not (renew and known.revoked_at):
             return existing
         identity = Identity(user.tenant_id, user.id, ROLES)
         _, text = await self.administration.create_api_key(identity, "bootstrap", user.id)
         return text
 
-    async def _works(self, text: str, user: User) -> bool:
+    async def _known(self, text: str, user: User) -> ApiKey | None:
+        """The key of that text if it is, or was, the user's."""
         parsed = parse_api_key(text)
         found = await self.store.api_key(parsed[0]) if parsed else None
         if parsed is None or found is None:
-            return False
+            return None
         key, sha256 = found
-        return same(sha256, digest(parsed[1])) and key.revoked_at is None and key.user_id == user.id
+        return key if same(sha256, digest(parsed[1])) and key.user_id == user.id else None
 
 
 def read_existing(path: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`python -m services.auth migrate` and `bootstrap`: what runs before the service does."""
+"""`python -m services.auth migrate|bootstrap|prepare`: what runs before the service does."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from services.auth.bootstrap import Bootstrap, read_existing, write_credentials
 from services.auth.config import AuthSettings
+from services.auth.preparing import Wanted, prepare
 from services.auth.server import build_parts, required
 from services.auth.wrapping import ensure_wrapping_key
 from services.runtime.clock import SystemClock
 from services.runtime.errors import AppError
+from services.runtime.kube import Conflict, Secret
 from services.runtime.migrate import MigrationError, migrate_service
+from services.runtime.pgbinaries import PostgresUnavailable
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -25,32 +29,75 @@ def run_command(settings: AuthSettings, arguments: Sequence[str]) -> None:
     """Run one command; ends the process with one line if it cannot be done."""
     options = _parser().parse_args(arguments)
     try:
-        if options.command == "migrate":
-            asyncio.run(_migrate(settings))
-        else:
-            asyncio.run(_bootstrap(settings, options.output))
-    except (AppError, MigrationError) as error:
+        asyncio.run(_COMMANDS[options.command](settings, options))
+    except (AppError, Conflict, MigrationError, PostgresUnavailable) as error:
         text = error.message if isinstance(error, AppError) else str(error)
         raise SystemExit(f"echomesh: {text}") from error
 
 
-async def _migrate(settings: AuthSettings) -> None:
+async def _migrate(settings: AuthSettings, _: argparse.Namespace) -> None:
     dsn = required(settings.database_direct_url, "DATABASE_DIRECT_URL")
-    for name in await migrate_service("auth", dsn, _MIGRATIONS):
+    wait_s = settings.database_wait_s
+    for name in await migrate_service("auth", dsn, _MIGRATIONS, wait_s=wait_s):
         sys.stdout.write(f"applied {name}\n")
 
 
-async def _bootstrap(settings: AuthSettings, output: Path | None) -> None:
-    path = output or settings.data_dir / "credentials.json"
-    existing = read_existing(path)
+async def _bootstrap(settings: AuthSettings, options: argparse.Namespace) -> None:
+    if options.secret:
+        await bootstrap_secret(settings, Secret(options.secret))
+        return
+    path = options.output or settings.data_dir / "credentials.json"
+    async with _opened(settings) as work:
+        credentials = await work.run(settings.bootstrap_tenant, read_existing(path))
+    write_credentials(path, credentials)
+    _show(credentials, str(path))
+
+
+async def bootstrap_secret(settings: AuthSettings, secret: Secret) -> None:
+    """Make the first keys and keep them in a Secret; again, as at each upgrade, changes nothing.
+
+    A key that was revoked since stays so. Raises AppError, Conflict.
+    """
+    async with _opened(settings) as work:
+        credentials = await work.run(settings.bootstrap_tenant, _texts(secret), renew=False)
+        try:
+            secret.add({key: value.encode() for key, value in credentials.items()})
+        except (AppError, Conflict):
+            # Only the answer may be lost: then the Secret has them. While it cannot be read that
+            # is not known, and they stay.
+            await work.take_back(credentials, kept=_texts(secret))
+            raise
+    _show(credentials, "in the Secret")
+
+
+def _texts(secret: Secret) -> dict[str, str]:
+    return {key: value.decode() for key, value in secret.read().items()}
+
+
+@asynccontextmanager
+async def _opened(settings: AuthSettings) -> AsyncIterator[Bootstrap]:
     async with AsyncExitStack() as stack:
         wrapping_key = ensure_wrapping_key(settings.wrapping_key_file)
         parts = build_parts(settings, wrapping_key, stack)
-        work = Bootstrap(parts.store, parts.administration, parts.keyring, SystemClock())
-        credentials = await work.run(settings.bootstrap_tenant, existing)
-    write_credentials(path, credentials)
+        yield Bootstrap(parts.store, parts.administration, parts.keyring, SystemClock())
+
+
+def _show(credentials: Mapping[str, str], place: str) -> None:
     shown = {key: value for key, value in credentials.items() if not key.endswith("_key")}
-    sys.stdout.write(json.dumps({**shown, "credentials": str(path)}) + "\n")
+    sys.stdout.write(json.dumps({**shown, "credentials": place}) + "\n")
+
+
+async def _prepare(_: AuthSettings, options: argparse.Namespace) -> None:
+    url = options.postgres_url_file.read_text("utf-8").strip() if options.postgres_url_file else ""
+    wanted = Wanted(options.services.split(","), url, options.postgres_host, options.wait)
+    await prepare(Secret(options.secret), wanted)
+
+
+_COMMANDS: Mapping[str, Callable[[AuthSettings, argparse.Namespace], Coroutine[Any, Any, None]]] = {
+    "migrate": _migrate,
+    "bootstrap": _bootstrap,
+    "prepare": _prepare,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -59,4 +106,11 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("migrate", help="bring schema auth up to date (owner role)")
     bootstrap = commands.add_parser("bootstrap", help="make the first tenant, user and keys")
     bootstrap.add_argument("--output", type=Path, help="credentials file, mode 0600")
+    bootstrap.add_argument("--secret", help="a Secret of Kubernetes instead of a file")
+    prepare = commands.add_parser("prepare", help="make a mesh's keys and database on Kubernetes")
+    prepare.add_argument("--secret", required=True, help="the Secret that keeps them")
+    prepare.add_argument("--services", required=True, help="the services, with commas between")
+    prepare.add_argument("--postgres-url-file", type=Path, help="address of an administrator")
+    prepare.add_argument("--postgres-host", default="", help="host:port of a server of our own")
+    prepare.add_argument("--wait", type=float, default=0.0, help="seconds to wait for Postgres")
     return parser

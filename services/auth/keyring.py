@@ -114,7 +114,8 @@ class Keyring:
     async def _fresh_keys(self) -> Sequence[SigningKey]:
         async with self._reading:
             now = self._clock.monotonic()
-            if self._read_at is None or now - self._read_at >= _FRESH_S:
+            # None is never fresh: bootstrap, another process, may be making the first one now.
+            if not self._keys or self._read_at is None or now - self._read_at >= _FRESH_S:
                 self._keys = await self._store.signing_keys()
                 self._read_at = now
                 kept = {key.id for key in self._keys}

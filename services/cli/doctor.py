@@ -5,45 +5,49 @@ from __future__ import annotations
 import shutil
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
 from echomesh import Client, EchomeshError
+from services.cli.connect import Place
+from services.cli.doctor_remote import examine_remote
 from services.cli.files import CommandError, MeshFile, read_credentials, read_mesh
+from services.cli.findings import Finding
 from services.cli.health import Answer, ask_health, ask_reach
 
 # Below this a burst of messages could fill the disk before anyone looks.
 LOW_DISK_MB = 500
 OLLAMA = "http://127.0.0.1:11434"
 _TIMEOUT_S = 3.0
+# Without these there is nobody to make a round with.
+_NEEDED = frozenset(("mesh", "key", "address"))
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at: `advice` says what to do if it is not `ok`."""
+async def examine(place: Place) -> AsyncIterator[Finding]:
+    """Look at a mesh: its parts, and one round through all of them."""
+    parts = examine_remote(place) if place.address else examine_local(place.data)
+    async for finding in parts:
+        yield finding
+        if finding.part in _NEEDED and not finding.ok:
+            return
+    async with place.client() as client:
+        for part, check in ROUNDS.items():
+            yield await _guarded(part, check, client)
 
-    part: str
-    ok: bool
-    detail: str
-    advice: str = ""
 
-
-async def examine(data: Path) -> AsyncIterator[Finding]:
-    """Look at the folder, the services, and one round through all of them."""
+async def examine_local(data: Path) -> AsyncIterator[Finding]:
+    """Look at a data folder and the services of its mesh."""
     yield check_disk(data)
     try:
-        mesh, credentials = read_mesh(data), read_credentials(data)
+        mesh = read_mesh(data)
+        read_credentials(data)
     except CommandError as error:
         yield Finding("mesh", False, str(error), f"echomesh up --data {data}")
         return
     yield check_mode(data / "credentials.json")
     for name, address in mesh.services.items():
         yield await check_health(name, address)
-    async with Client(mesh.address, api_key=credentials.api_key) as client:
-        for part, check in ROUNDS.items():
-            yield await _guarded(part, check, client)
     yield await check_language_model(mesh)
 
 

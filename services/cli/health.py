@@ -36,13 +36,18 @@ class Reach:
 async def ask_health(address: str, timeout_s: float) -> Answer:
     """Ask a service for its own health, on a connection of its own."""
     async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        try:
-            answer = await health_pb2_grpc.HealthStub(channel).Check(
-                health_pb2.HealthCheckRequest(), timeout=timeout_s
-            )
-        except grpc.aio.AioRpcError as error:
-            silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            return Answer.SILENT if silent else Answer.AWAY
+        return await health_of(channel, timeout_s)
+
+
+async def health_of(channel: grpc.aio.Channel, timeout_s: float) -> Answer:
+    """Ask the service at the end of a channel for its own health."""
+    try:
+        answer = await health_pb2_grpc.HealthStub(channel).Check(
+            health_pb2.HealthCheckRequest(), timeout=timeout_s
+        )
+    except grpc.aio.AioRpcError as error:
+        silent = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        return Answer.SILENT if silent else Answer.AWAY
     return Answer.SERVING if answer.status == _SERVING else Answer.AWAY
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, TypeVar
 
@@ -14,7 +15,9 @@ from rich.console import Console
 from echomesh import Client, EchomeshError, __version__
 from services.cli import chat as chat_command
 from services.cli import doctor as doctor_command
-from services.cli.files import DEFAULT_DATA, CommandError, read_credentials, read_mesh
+from services.cli import why as why_command
+from services.cli.connect import Address, Authority, Data, Place, User
+from services.cli.files import DEFAULT_DATA, CommandError
 from services.cli.importer import ImportReport, import_lines, wait_indexed
 from services.cli.settings_view import in_force
 from services.cli.up import UpOptions, run_up
@@ -28,7 +31,6 @@ _MAX_PORT_BASE = 65_535 - 24
 _SOME_REJECTED = 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-Data = Annotated[Path, typer.Option("--data", help="The data folder of the mesh.")]
 
 
 @app.command()
@@ -65,6 +67,8 @@ def chat(
     data: Data = DEFAULT_DATA,
     conversation: Annotated[str, typer.Option(help="Which conversation to go on with.")] = "main",
     speaker: Annotated[str, typer.Option(help="Your name.")] = "",
+    address: Address = "",
+    authority: Authority = None,
 ) -> None:
     """Talk with the companion; in a pipe, print the reply alone."""
 
@@ -72,13 +76,15 @@ def chat(
         run = chat_command.run_terminal if sys.stdin.isatty() else chat_command.run_pipe
         await run(client, conversation, speaker)
 
-    _run(_with_client(data.expanduser(), talk))
+    _run(_with_client(Place(data, address, authority), talk))
 
 
 @app.command("import")
 def import_(
     file: Annotated[Path, typer.Argument(help="A JSONL file, or - for standard input.")],
     data: Data = DEFAULT_DATA,
+    address: Address = "",
+    authority: Authority = None,
 ) -> None:
     """Store a history: one JSON object a line (docs/import.schema.json)."""
 
@@ -92,7 +98,7 @@ def import_(
 
     if str(file) != "-" and not file.is_file():
         _fail(f"{file} is not a file")
-    report = _run(_with_client(data.expanduser(), load))
+    report = _run(_with_client(Place(data, address, authority), load))
     for rejected in report.rejected:
         print(f"line {rejected.line}: {rejected.reason}", file=sys.stderr)
     print(
@@ -103,12 +109,43 @@ def import_(
 
 
 @app.command()
-def doctor(data: Data = DEFAULT_DATA) -> None:
+def why(
+    message: Annotated[str, typer.Argument(help="Id of a reply or of its question.")] = "",
+    conversation: Annotated[str, typer.Option(help="Where to look without an id.")] = "main",
+    at: Annotated[str, typer.Option(help="When the reply was there: 2:40, or RFC 3339.")] = "",
+    user: User = "",
+    data: Data = DEFAULT_DATA,
+    address: Address = "",
+    authority: Authority = None,
+) -> None:
+    """Show how a reply came to be; without an id the last one, or that of a time."""
+
+    async def ask() -> None:
+        async with Place(data, address, authority).client() as own:
+            client = own.as_user(user) if user else own
+            reply = None
+            if not message:
+                time = why_command.moment(at, datetime.now(UTC)) if at else None
+                reply = await why_command.find_reply(client, conversation, time)
+            explanation = await client.explain(message_id=reply.id if reply else message)
+        for line in why_command.told(explanation, reply):
+            print(line)
+
+    _run(ask())
+
+
+@app.command()
+def doctor(
+    data: Data = DEFAULT_DATA,
+    address: Address = "",
+    authority: Authority = None,
+) -> None:
     """Check every part and say what to do."""
 
     async def check() -> bool:
         well = True
-        async for finding in doctor_command.examine(data.expanduser()):
+        place = Place(data.expanduser(), address, authority)
+        async for finding in doctor_command.examine(place):
             well = well and finding.ok
             mark = "ok  " if finding.ok else "FAIL"
             advice = f" -> {finding.advice}" if finding.advice and not finding.ok else ""
@@ -134,9 +171,8 @@ def version() -> None:
     print(__version__)
 
 
-async def _with_client(data: Path, work: Any) -> Any:
-    mesh, credentials = read_mesh(data), read_credentials(data)
-    async with Client(mesh.address, api_key=credentials.api_key) as client:
+async def _with_client(place: Place, work: Any) -> Any:
+    async with place.client() as client:
         return await work(client)
 
 

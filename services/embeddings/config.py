@@ -27,6 +27,11 @@ class EmbeddingsSettings(ServiceSettings):
     model_dir: Path | None = Field(
         None, description="a local sentence-transformers model folder; unset: the packaged MiniLM"
     )
+    built_model: Path | None = Field(
+        None,
+        description="a model folder that was built before, as images hold it; used without "
+        "model_dir",
+    )
     dense_model: str | None = Field(
         None,
         max_length=256,

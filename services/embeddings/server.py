@@ -64,7 +64,9 @@ def _with_dense_model(
 async def open_encoder(settings: EmbeddingsSettings) -> OnnxEncoder:
     """The encoder of the model in the settings; reads and builds in a thread."""
     try:
-        folder = await asyncio.to_thread(ensure_built, settings.model_dir, settings.models_dir)
+        folder = settings.built_model
+        if folder is None or settings.model_dir is not None:
+            folder = await asyncio.to_thread(ensure_built, settings.model_dir, settings.models_dir)
         return await asyncio.to_thread(OnnxEncoder, folder)
     except (ModelError, OSError) as error:
         raise AppError(Reason.INTERNAL, f"embeddings: {error}") from error

@@ -46,7 +46,7 @@ def run_command(settings: MemorySettings, arguments: Sequence[str]) -> int:
 async def migrate(settings: MemorySettings) -> str:
     """Bring the schema up to date."""
     dsn = required(settings.database_direct_url, "database_direct_url")
-    applied = await migrate_service("memory", dsn, MIGRATIONS)
+    applied = await migrate_service("memory", dsn, MIGRATIONS, wait_s=settings.database_wait_s)
     return f"applied: {', '.join(applied) or 'nothing, the schema is up to date'}"
 
 

@@ -14,6 +14,7 @@ from services.memory import convert, ids, paging
 from services.memory.model import BeginTurn, CompleteTurn, NewConversation, NewMessage
 from services.memory.store import ConversationStore
 from services.runtime.clock import Clock
+from services.runtime.errors import invalid
 
 
 class ConversationServicer(pb_grpc.ConversationServiceServicer):
@@ -190,10 +191,24 @@ class ConversationServicer(pb_grpc.ConversationServiceServicer):
                 model=request.model,
                 metadata=dict(request.metadata),
                 now=self._clock.now(),
+                explanation=request.explanation,
             ),
         )
         self._on_write()
         return pb.CompleteTurnResponse(reply=convert.message_message(reply))
+
+    async def GetTurn(self, request: pb.GetTurnRequest, context: Any) -> pb.GetTurnResponse:
+        """Return a turn by its request or by one of its messages."""
+        convert.check_text(request)
+        owner = convert.owner()
+        if request.message_id:
+            message_id = convert.uuid(request.message_id, "message_id")
+            turn = await self._store.get_turn_of(owner, message_id)
+        elif request.request_id:
+            turn = await self._store.get_turn(owner, request.request_id)
+        else:
+            raise invalid("request_id", "give a request_id or a message_id")
+        return convert.turn_message(turn)
 
 
 def _body_hash(message: pb.NewMessage, conversation_id: str) -> bytes:

@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from echomesh.common.v1 import errors_pb2
 from echomesh.memory.v1 import conversation_pb2 as cpb
 from echomesh.memory.v1 import memory_pb2 as mpb
-from services.memory.model import Conversation, Memory, Message, Owner
+from services.memory.model import Conversation, Memory, Message, Owner, Turn
 from services.memory.recall import Kind, MemoryFilter, Role
 from services.memory.recaller import Hit, Recalled
 from services.runtime.errors import invalid
@@ -172,6 +172,18 @@ def message_message(value: Message) -> cpb.Message:
     )
 
 
+def turn_message(value: Turn) -> cpb.GetTurnResponse:
+    """Return a turn for the wire."""
+    return cpb.GetTurnResponse(
+        request_id=value.request_id,
+        conversation_id=value.conversation_id,
+        message_id=str(value.message_id),
+        reply_id=str(value.reply_id or ""),
+        explanation=value.explanation,
+        time=_stamp(value.replied_at) if value.replied_at else None,
+    )
+
+
 def refused(place: int) -> cpb.RefusedMessage:
     """Return for the wire that the message at a place in the request was refused."""
     return cpb.RefusedMessage(index=place, reason=errors_pb2.ERROR_REASON_REQUEST_ID_REUSED)
@@ -199,7 +211,9 @@ def memory_message(value: Memory) -> mpb.Memory:
 def recall_response(value: Recalled) -> mpb.RecallResponse:
     """Return what was recalled for the wire."""
     return mpb.RecallResponse(
-        hits=[_hit_message(hit) for hit in value.hits], degraded=value.degraded
+        hits=[_hit_message(hit) for hit in value.hits],
+        degraded=value.degraded.keys(),
+        degraded_reasons=value.degraded.values(),
     )
 
 

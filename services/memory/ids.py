@@ -24,6 +24,12 @@ def turn_reply_id(request_id: str) -> str:
     return f"r:{request_id}"
 
 
+def turn_of(stored: str) -> str:
+    """Return the turn's request id of a message's stored one; empty for one of no turn."""
+    origin, _, request_id = stored.partition(":")
+    return request_id if origin in {"t", "r"} else ""
+
+
 def body_hash(fields: Mapping[str, object]) -> bytes:
     """Return the SHA-256 of a request's fields, independent of their order."""
     return hashlib.sha256(json.dumps(fields, sort_keys=True, default=str).encode()).digest()

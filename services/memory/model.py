@@ -222,6 +222,8 @@ class Job:
     memory_id: UUID
     generation: int
     attempts: int
+    traceparent: str | None = None
+    """The span that queued it, if any did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +265,19 @@ class CompleteTurn:
     model: str
     metadata: Mapping[str, str]
     now: datetime
+    explanation: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn as stored. What is about the reply is unset while there is none."""
+
+    request_id: str
+    conversation_id: str
+    message_id: UUID
+    reply_id: UUID | None
+    explanation: bytes
+    replied_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,16 @@ again soon, so that its return is noticed within :data:`AWAY_PAUSE_S`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+
+from opentelemetry import trace
+from opentelemetry.context import Context
 
 from services.memory.model import Job
 from services.memory.store import JobStore
-from services.runtime import metrics
+from services.runtime import metrics, tracing
 from services.runtime.deadline import deadline_scope
 from services.runtime.errors import AppError, Reason
 from services.runtime.logs import get_logger
@@ -54,6 +57,8 @@ AWAY = frozenset(
 
 _JOBS = metrics.counter("echomesh_memory_jobs_total", "Outbox jobs by outcome.", ("outcome",))
 
+_TRACER = trace.get_tracer("echomesh.memory")
+
 Work = Callable[[Sequence[Job]], Awaitable[None]]
 
 
@@ -64,6 +69,24 @@ class OutboxLimits:
     batch: int = 64
     concurrent: int = 2
     attempts: int = 8
+
+
+@contextmanager
+def _span_of(jobs: Sequence[Job]) -> Iterator[None]:
+    """A trace of its own for a batch, linked to the spans that queued its jobs."""
+    with (
+        _TRACER.start_as_current_span(
+            "process outbox",
+            context=Context(),
+            kind=trace.SpanKind.CONSUMER,
+            attributes={tracing.BATCH_SIZE: len(jobs)},
+            links=tracing.links(job.traceparent for job in jobs),
+            record_exception=False,
+            set_status_on_exception=False,
+        ) as span,
+        tracing.telling_failure(span),
+    ):
+        yield
 
 
 class OutboxRunner:
@@ -129,7 +152,8 @@ class OutboxRunner:
 
     async def _run_batch(self, jobs: Sequence[Job]) -> None:
         try:
-            await self._hold_and_work(jobs)
+            with _span_of(jobs):
+                await self._hold_and_work(jobs)
         except AppError as error:
             if error.reason in AWAY:
                 await self._hand_back(jobs)

@@ -35,7 +35,7 @@ from services.memory.recall import (
 from services.memory.store import RecallStore
 from services.runtime.clock import Clock
 from services.runtime.deadline import deadline_scope, remaining_s
-from services.runtime.errors import AppError
+from services.runtime.errors import AppError, why_left_out
 from services.runtime.logs import get_logger
 
 T = TypeVar("T")
@@ -89,10 +89,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """Hits, best first, and what could not take part."""
+    """Hits, best first, and what could not take part, with why."""
 
     hits: Sequence[Hit]
-    degraded: Sequence[str]
+    degraded: Mapping[str, str]
 
 
 class Recaller:
@@ -116,14 +116,14 @@ class Recaller:
 
     async def recall(self, owner: Owner, question: Question) -> Recalled:
         """Return the memories that answer ``question``, best first."""
-        degraded: list[str] = []
+        degraded: dict[str, str] = {}
         # Before the index is searched: what it gets from now on may be missing in its answer
         # and no longer wait when the table is read.
         corpus, waiting = await self._store.overview(
             owner, _possible_terms(question), question.narrowed, self._limits.pending_rows
         )
         if not corpus.documents:
-            return Recalled(hits=(), degraded=())
+            return Recalled(hits=(), degraded={})
         stats = CorpusStats(corpus.documents, corpus.document_frequency, corpus.speakers)
         query = prepare_query(question.text, stats.speakers, question.asker)
         query = replace(query, now=self._clock.now())
@@ -137,7 +137,7 @@ class Recaller:
         return Recalled(hits=hits, degraded=degraded)
 
     async def _embed(
-        self, query: Query, question: Question, degraded: list[str]
+        self, query: Query, question: Question, degraded: dict[str, str]
     ) -> tuple[Query, str]:
         if question.keyword_only:
             return query, ""
@@ -160,7 +160,7 @@ class Recaller:
         stats: CorpusStats,
         model: str,
         waiting: Sequence[UUID],
-        degraded: list[str],
+        degraded: dict[str, str],
     ) -> list[Remembered]:
         weights = query_weights(query.terms, stats.document_frequency, stats.documents)
         hits = await self._helped(
@@ -176,7 +176,7 @@ class Recaller:
         rows = await self._joined(owner, question.narrowed, model, ids, hits)
         if len(rows.pending) < self._limits.pending_rows or hits is None:
             return rows.all()
-        degraded.append(PENDING)
+        degraded[PENDING] = "many"
         ids = await self._keyword(owner, question.narrowed, weights)
         more = await self._joined(owner, question.narrowed, model, ids, None)
         return [*rows.all(), *more.all()]
@@ -232,7 +232,7 @@ class Recaller:
         name: str,
         limit_s: float,
         ask: Callable[[], Awaitable[T]],
-        degraded: list[str],
+        degraded: dict[str, str],
     ) -> T | None:
         """Ask a helper within its share of the time; note in ``degraded`` that it was away."""
         share = min(limit_s, remaining_s() / 2)
@@ -242,7 +242,7 @@ class Recaller:
                     return await ask()
         except (AppError, TimeoutError) as error:
             get_logger().warning("recall_degraded", without=name, error=type(error).__name__)
-            degraded.append(name)
+            degraded[name] = why_left_out(error)
             return None
 
     async def _with_context(

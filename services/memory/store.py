@@ -29,6 +29,7 @@ from services.memory.model import (
     NewMessage,
     Owner,
     Remembered,
+    Turn,
     Vector,
 )
 from services.memory.recall import MemoryFilter
@@ -77,6 +78,12 @@ class ConversationStore(Protocol):
 
     async def complete_turn(self, owner: Owner, new: CompleteTurn) -> Message:
         """Store a turn's reply. Raises TURN_SUPERSEDED."""
+
+    async def get_turn(self, owner: Owner, request_id: str) -> Turn:
+        """Return the turn of a request."""
+
+    async def get_turn_of(self, owner: Owner, message_id: UUID) -> Turn:
+        """Return the turn that a message began or a reply ended."""
 
 
 class MemoryStore(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -23,6 +24,8 @@ class Upstream(BaseModel):
     model: str | None = Field(None, max_length=200)
     """The only model to offer; None: all that the server lists."""
     api_key: SecretStr | None = None
+    api_key_file: Path | None = None
+    """A file that holds the key, for mounted secrets; read at the start."""
     timeout_s: float = Field(60.0, gt=0, le=600)
     """How long to wait for the first text, and between two pieces of it."""
     retries: int = Field(3, ge=0, le=10)
@@ -37,6 +40,22 @@ class Upstream(BaseModel):
     context_length: int = Field(0, ge=0)
     """Tokens of prompt and reply; 0: what the server says."""
 
+    @model_validator(mode="after")
+    def _one_key(self) -> Upstream:
+        if self.api_key and self.api_key_file:
+            raise ValueError("api_key, api_key_file: give one of them")
+        self.key()
+        return self
+
+    def key(self) -> SecretStr | None:
+        """Its own key, wherever that stands; raises ValueError if the file cannot be read."""
+        if self.api_key_file is None:
+            return self.api_key
+        try:
+            return SecretStr(self.api_key_file.read_text("utf-8").strip())
+        except OSError as error:
+            raise ValueError(f"cannot read {self.api_key_file}: {error.strerror}") from error
+
 
 class ModelsSettings(ServiceSettings):
     """What the models service can be told."""
@@ -49,8 +68,8 @@ class ModelsSettings(ServiceSettings):
     upstreams: tuple[Upstream, ...] = Field(
         (),
         description='OpenAI-compatible servers as JSON: [{"url": "http://host:port/v1"}], with '
-        "optional name, model, api_key, timeout_s, retries, concurrency, queue, tools, "
-        "json_schema, logprobs, context_length",
+        "optional name, model, api_key or api_key_file, timeout_s, retries, concurrency, queue, "
+        "tools, json_schema, logprobs, context_length",
     )
     engines: tuple[EngineModel, ...] = Field(
         (),
@@ -76,7 +95,7 @@ class ModelsSettings(ServiceSettings):
         ids = [engine.id for engine in self.engines]
         if len(set(ids)) < len(ids):
             raise ValueError("engines: give each a name of its own")
-        keyless = [upstream for upstream in self.upstreams if upstream.api_key is None]
+        keyless = [u for u in self.upstreams if u.api_key is None and u.api_key_file is None]
         if self.upstream_api_key and len(keyless) > 1:
             raise ValueError("upstream_api_key: one upstream may lack a key of its own, not more")
         return self
@@ -85,6 +104,6 @@ class ModelsSettings(ServiceSettings):
         """Returns the upstreams, each with the key it is to use."""
         key = self.upstream_api_key
         return [
-            upstream if upstream.api_key else upstream.model_copy(update={"api_key": key})
+            upstream.model_copy(update={"api_key": upstream.key() or key, "api_key_file": None})
             for upstream in self.upstreams
         ]

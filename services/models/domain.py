@@ -156,7 +156,8 @@ class ModelCard:
     """An entry of the catalogue.
 
     A context length of 0 (tokens) or 0 parameters mean unknown; `detail` says why a model is not
-    ready. One that `embeds` makes vectors and no replies.
+    ready. One that `embeds` makes vectors and no replies. `running` and `waiting` count replies;
+    models of one upstream share its places, and so these numbers.
     """
 
     id: str
@@ -171,6 +172,8 @@ class ModelCard:
     logprobs: bool = False
     embeds: bool = False
     parameters: int = 0
+    running: int = 0
+    waiting: int = 0
 
 
 class Backend(Protocol):

@@ -11,11 +11,13 @@ from services.models.config import ModelsSettings, Upstream
 from services.models.embedder import GrpcTokenEmbedder
 from services.models.engines.backend import EngineBackend
 from services.models.extractive.backend import MODEL, ExtractiveBackend
+from services.models.observing import model_gauges
 from services.models.openai.backend import OpenAIBackend
 from services.models.openai.upstream import Server as UpstreamServer
 from services.models.service import ModelServicer
 from services.runtime.clock import SystemClock
 from services.runtime.limits import Gate
+from services.runtime.metrics import at_scrape
 from services.runtime.process import socket_folder
 from services.runtime.security import open_security
 from services.runtime.server import Registration, Server, background
@@ -31,6 +33,7 @@ async def build(settings: ModelsSettings, stack: AsyncExitStack) -> Server:
     upstreams = [await open_upstream(upstream, stack) for upstream in settings.keyed_upstreams()]
     engines = await open_engines(settings, stack)
     catalogue = Catalogue([*engines, *upstreams, ExtractiveBackend(embedder, gate)])
+    stack.callback(at_scrape(lambda: model_gauges(catalogue.models)))
     return Server(
         "models",
         settings,

@@ -12,6 +12,7 @@ from services.models.catalogue import Catalogue
 from services.models.coalesce import coalesced
 from services.models.convert import generation_from, model_from, response_from
 from services.models.domain import estimated_tokens
+from services.models.observing import observed
 from services.runtime.errors import AppError, Reason
 
 
@@ -29,7 +30,8 @@ class ModelServicer(models_pb2_grpc.ModelServiceServicer):
         backend, card = self._catalogue.choose(generation)
         source = backend.generate(generation, card)
         # What writes token by token is worth gathering; a quotation comes whole.
-        async with aclosing(coalesced(source) if card.generative else source) as events:
+        replies = coalesced(source) if card.generative else source
+        async with aclosing(observed(replies, generation, card)) as events:
             async for event in events:
                 yield response_from(event)
 

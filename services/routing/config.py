@@ -40,6 +40,15 @@ class RoutingSettings(ServiceSettings):
         local_address("routing", "public"),
         description="where SDKs reach routing: host:port[,host:port ...]",
     )
+    models_instances: str = Field(
+        "",
+        description="models services that serve different models: host:port[,host:port ...], or "
+        "kubernetes:LABEL-SELECTOR of their EndpointSlices, models_target until those are known; "
+        "unset: models_target's are all alike",
+    )
+    traces_url: str = Field(
+        "", description="where people look at traces: the Jaeger UI's address; /trace/ID is added"
+    )
     endpoints_tls: bool = Field(False, description="whether those endpoints speak TLS")
 
     def endpoints(self) -> list[tuple[str, str, bool]]:

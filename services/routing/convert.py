@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from echomesh.memory.v1 import conversation_pb2, memory_pb2
@@ -60,9 +61,9 @@ def frame_to(frame: domain.Frame, seq: int) -> chat_pb2.ChatResponse:
             response.progress.stage = int(frame.stage)  # type: ignore[assignment]
             response.progress.position = frame.position
         case domain.Decision():
-            response.decision.CopyFrom(_decision(frame))
+            response.decision.CopyFrom(decision_to(frame))
         case domain.MemoriesUsed():
-            response.memories.memories.extend(_used(memory) for memory in frame.memories)
+            response.memories.memories.extend(used_to(memory) for memory in frame.memories)
         case domain.TextDelta():
             response.text.text = frame.text
         case domain.ToolCall():
@@ -72,23 +73,6 @@ def frame_to(frame: domain.Frame, seq: int) -> chat_pb2.ChatResponse:
         case domain.Final():
             response.final.CopyFrom(_final(frame))
     return response
-
-
-def explanation_to(explanation: domain.Explanation) -> routing_pb2.ExplainResponse:
-    """Return why a reply came from where it came from."""
-    return routing_pb2.ExplainResponse(
-        decision=_decision(explanation.decision),
-        attempts=[
-            routing_pb2.Attempt(
-                model=attempt.model,
-                error_reason=attempt.error_reason,
-                elapsed_ms=attempt.elapsed_ms,
-            )
-            for attempt in explanation.attempts
-        ],
-        degraded=explanation.degraded,
-        trace_id=explanation.trace_id,
-    )
 
 
 def generate_request(request: domain.GenerationRequest) -> models_pb2.GenerateRequest:
@@ -145,7 +129,7 @@ def message_from(message: conversation_pb2.Message) -> domain.PastMessage:
         from_assistant=message.role == conversation_pb2.MESSAGE_ROLE_ASSISTANT,
         speaker=message.speaker,
         text=message.text,
-        time=_time(message, "time"),
+        time=time_from(message, "time"),
         finish_reason=domain.FinishReason(message.finish_reason),
         model=message.model,
         metadata=dict(message.metadata),
@@ -165,19 +149,22 @@ def hit_from(hit: memory_pb2.RecallHit) -> domain.Recollection:
         seq=memory.seq,
         speaker=memory.speaker,
         from_assistant=memory.role == conversation_pb2.MESSAGE_ROLE_ASSISTANT,
-        time=_time(memory, "time"),
+        time=time_from(memory, "time"),
         previous_text=hit.previous_text,
         next_text=hit.next_text,
     )
 
 
-def _time(message: conversation_pb2.Message | memory_pb2.Memory, field: str) -> datetime | None:
-    if not message.HasField("time"):
+def time_from(message: Message, field: str) -> datetime | None:
+    """Return a time of a message in UTC; None where it is unset."""
+    if not message.HasField(field):
         return None
-    return message.time.ToDatetime(tzinfo=UTC)
+    stamp: Timestamp = getattr(message, field)
+    return stamp.ToDatetime(tzinfo=UTC)
 
 
-def _timestamp(time: datetime | None) -> Timestamp | None:
+def timestamp_to(time: datetime | None) -> Timestamp | None:
+    """Return a time as it goes on the wire."""
     if time is None:
         return None
     stamp = Timestamp()
@@ -185,7 +172,8 @@ def _timestamp(time: datetime | None) -> Timestamp | None:
     return stamp
 
 
-def _duration(seconds: float | None) -> Duration | None:
+def duration_to(seconds: float | None) -> Duration | None:
+    """Return a number of seconds as it goes on the wire."""
     if seconds is None:
         return None
     duration = Duration()
@@ -241,7 +229,7 @@ def _evidence(hit: domain.Recollection) -> models_pb2.Evidence:
         speaker=hit.speaker,
         from_assistant=hit.from_assistant,
         text=hit.text,
-        time=_timestamp(hit.time),
+        time=timestamp_to(hit.time),
         score=hit.score,
         fused=hit.fused,
         previous_text=hit.previous_text,
@@ -254,11 +242,10 @@ def _finish(finish: models_pb2.Finish) -> domain.Finish:
         models_pb2.FINISH_REASON_LENGTH: domain.FinishReason.LENGTH,
         models_pb2.FINISH_REASON_TOOL_CALLS: domain.FinishReason.TOOL_CALLS,
     }
-    usage = finish.usage
     return domain.Finish(
         reason=reasons.get(finish.reason, domain.FinishReason.STOP),
         model=finish.model,
-        usage=domain.Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens),
+        usage=usage_from(finish.usage),
         quoted_ids=tuple(finish.quoted_evidence_ids),
         confidence=finish.confidence,
     )
@@ -274,7 +261,8 @@ def _accepted(frame: domain.Accepted) -> chat_pb2.Accepted:
     )
 
 
-def _decision(decision: domain.Decision) -> chat_pb2.Decision:
+def decision_to(decision: domain.Decision) -> chat_pb2.Decision:
+    """Return a choice as it goes on the wire."""
     return chat_pb2.Decision(
         tier=int(decision.tier),  # type: ignore[arg-type]
         query_type=int(decision.query_type),  # type: ignore[arg-type]
@@ -283,15 +271,30 @@ def _decision(decision: domain.Decision) -> chat_pb2.Decision:
     )
 
 
-def _used(memory: domain.Recollection) -> chat_pb2.UsedMemory:
+def used_to(memory: domain.Recollection) -> chat_pb2.UsedMemory:
+    """Return a memory that was laid before a model as it goes on the wire."""
     return chat_pb2.UsedMemory(
         memory_id=memory.id,
         text=memory.text,
         speaker=memory.speaker,
-        time=_timestamp(memory.time),
+        time=timestamp_to(memory.time),
         score=memory.score,
         conversation_id=memory.conversation_id,
     )
+
+
+def usage_to(usage: domain.Usage) -> models_pb2.Usage:
+    """Return token counts as they go on the wire."""
+    return models_pb2.Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        cached_tokens=usage.cached_tokens,
+    )
+
+
+def usage_from(usage: models_pb2.Usage) -> domain.Usage:
+    """Return token counts."""
+    return domain.Usage(usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens)
 
 
 def _final(final: domain.Final) -> chat_pb2.Final:
@@ -302,15 +305,11 @@ def _final(final: domain.Final) -> chat_pb2.Final:
         message_stored=int(final.message_stored),  # type: ignore[arg-type]
         reply_stored=int(final.reply_stored),  # type: ignore[arg-type]
         degraded=final.degraded,
-        usage=models_pb2.Usage(
-            prompt_tokens=final.usage.prompt_tokens,
-            completion_tokens=final.usage.completion_tokens,
-            cached_tokens=final.usage.cached_tokens,
-        ),
+        usage=usage_to(final.usage),
         tier=int(final.tier),  # type: ignore[arg-type]
         model=final.model,
-        first_text=_duration(final.first_text_s),
-        total=_duration(final.total_s),
+        first_text=duration_to(final.first_text_s),
+        total=duration_to(final.total_s),
         trace_id=final.trace_id,
         used_memory_ids=final.used_memory_ids,
         confidence=final.confidence,

@@ -184,10 +184,10 @@ class Recollection:
 
 @dataclass(frozen=True)
 class Recalled:
-    """The hits of one recall, best first, and what could not take part."""
+    """The hits of one recall, best first, and what could not take part, each with why."""
 
     hits: tuple[Recollection, ...] = ()
-    degraded: tuple[str, ...] = ()
+    degraded: Mapping[str, str] = field(default_factory=dict)
 
 
 # Measured (`python -m tests.bench answers_by_kind`): of 34 questions about what was said, quoting
@@ -305,14 +305,14 @@ class Restart:
 
 @dataclass(frozen=True)
 class Final:
-    """What was used and what was stored."""
+    """What was used and what was stored; `degraded` has why beside each part left out."""
 
     message_id: str
     reply_id: str
     finish_reason: FinishReason
     message_stored: StoreResult
     reply_stored: StoreResult
-    degraded: tuple[str, ...]
+    degraded: Mapping[str, str]
     usage: Usage
     tier: Tier
     model: str
@@ -336,10 +336,38 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class Timings:
+    """Seconds from the start of the call; None for what did not come to be."""
+
+    started_s: float | None = None
+    prepared_s: float | None = None
+    first_text_s: float | None = None
+    generated_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Explanation:
-    """Why a reply came from where it came from."""
+    """Why a reply is as it is. Its memories carry no text: that is looked up when it is asked."""
 
     decision: Decision
     attempts: Sequence[Attempt]
     degraded: Sequence[str]
     trace_id: str
+    memories: Sequence[Recollection] = ()
+    used_memory_ids: Sequence[str] = ()
+    finish_reason: FinishReason = FinishReason.UNSPECIFIED
+    usage: Usage = Usage()
+    timings: Timings = Timings()
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class StoredTurn:
+    """A turn as memory has it; what is about the reply is empty while there is none."""
+
+    request_id: str
+    conversation_id: str
+    message_id: str = ""
+    reply_id: str = ""
+    replied_at: datetime | None = None
+    explanation: Explanation | None = None

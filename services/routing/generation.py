@@ -40,6 +40,12 @@ class Reply:
     reason: FinishReason = FinishReason.UNSPECIFIED
     attempts: list[Attempt] = field(default_factory=list)
 
+    @property
+    def last_error(self) -> str:
+        """Return what the last attempt that failed did so with; `not_tried` if none did."""
+        failed = [attempt.error_reason for attempt in self.attempts if attempt.error_reason]
+        return failed[-1] if failed else "not_tried"
+
 
 class Generation:
     """Runs the attempts of one turn within its budget; `prepare` builds a target's request."""

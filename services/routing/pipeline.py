@@ -13,7 +13,6 @@ from services.routing.domain import (
     Accepted,
     BegunTurn,
     Decision,
-    Explanation,
     Final,
     FinishReason,
     GenerationRequest,
@@ -30,7 +29,7 @@ from services.routing.domain import (
     TurnRequest,
     Usage,
 )
-from services.routing.explain import Explanations
+from services.routing.explain import Account, Explanations
 from services.routing.fallback import Target, choose_targets, choose_tier
 from services.routing.generation import Generation, Reply
 from services.routing.persona import Persona, pick_persona
@@ -43,7 +42,7 @@ from services.routing.toolcalls import unpack
 from services.routing.turn import check_supported, rerun_reason, usable_hits
 from services.runtime.adaptive import AdaptiveGate
 from services.runtime.clock import Clock
-from services.runtime.errors import AppError
+from services.runtime.errors import LATE, AppError
 from services.runtime.limits import Gate
 
 # Memory answers in time within this: half of what it may take on the instant tier. Later means
@@ -92,14 +91,12 @@ class Turn:
         self._parts = parts
         self._turn = turn
         self._key = key
-        self._trace_id = trace_id
         self._persona = pick_persona(parts.personas, turn.persona)
         self._query_type = classify(turn.text)
         tier = turn.tier or default_tier(self._query_type)
         self._budget = Budget.start(parts.clock, tier, remaining_s)
         self._leg = MemoryLeg(parts.memory, turn, parts.background, speaker=self._persona.name)
-        self._decision = Decision(tier, self._query_type, "", "")
-        self._shown: tuple[Recollection, ...] = ()
+        self._account = Account(trace_id, Decision(tier, self._query_type, "", ""))
         self._accepted = False
 
     def require_place(self) -> None:
@@ -125,6 +122,7 @@ class Turn:
     async def _run(self, emit: Emit, handle: TurnHandle) -> None:
         async with self._parts.starting.place(MEMORY_IN_TIME_S):
             self._budget = self._budget.running()
+            self._account.started_s = self._budget.elapsed_s()
             self._start_memory()
             settled = await self._leg.settled(PLACE_S)
         if await self._finished(emit, await self._leg.begun(0.0)):
@@ -162,7 +160,11 @@ class Turn:
         turn = self._turn
         await emit(
             Accepted(
-                turn.request_id, turn.conversation_id, self._trace_id, replayed, self._persona.name
+                turn.request_id,
+                turn.conversation_id,
+                self._account.trace_id,
+                replayed,
+                self._persona.name,
             )
         )
 
@@ -202,7 +204,7 @@ class Turn:
         if self._turn.store:
             recent = begun.recent if begun else ()
             if begun is None:
-                self._leg.note("memory")
+                self._leg.note("memory", LATE)
         else:
             recent = await self._leg.recent(wait_s)
         recalled: Recalled = await self._leg.recalled(self._memory_wait_s(targets))
@@ -228,21 +230,24 @@ class Turn:
 
         parts = self._parts
         generation = Generation(parts.models, parts.book, self._budget, emit, prepared)
+        self._account.prepared_s = self._budget.elapsed_s()
         try:
             reply = await generation.run(targets)
+            self._account.generated_s = self._budget.elapsed_s()
             await self._conclude(emit, begun, reply, targets)
         except asyncio.CancelledError:
             parts.background.spawn(self._store_partial(begun, generation.reply))
             raise
         finally:
-            self._explain(generation.reply)
+            why = self._account.explain(generation.reply, tuple(self._leg.degraded))
+            parts.explanations.put(self._key, why)
 
     async def _announce(
         self, emit: Emit, target: Target, shown: tuple[Recollection, ...], tier: Tier
     ) -> None:
-        self._shown = shown
-        self._decision = Decision(tier, self._query_type, target.model.id, target.reason)
-        await emit(self._decision)
+        decision = Decision(tier, self._query_type, target.model.id, target.reason)
+        self._account.shown, self._account.decision = shown, decision
+        await emit(decision)
         if shown:
             await emit(MemoriesUsed(shown))
         if target.model.generative:
@@ -254,7 +259,8 @@ class Turn:
         if not reply.transcript.text or begun is None or begun.reply is not None:
             return
         finish = reply.reason or FinishReason.CANCELLED
-        await self._leg.complete(begun, reply.transcript, finish, timeout_s=STORE_S)
+        why = self._account.explain(reply, tuple(self._leg.degraded), finish)
+        await self._leg.complete(begun, reply.transcript, finish, why, timeout_s=STORE_S)
 
     async def _conclude(
         self,
@@ -270,12 +276,13 @@ class Turn:
             await self._replay(emit, begun, begun.reply)
             return
         reply_id, stored = "", StoreResult.NOT_STORED
-        if begun is not None:
-            reply_id, stored = await self._leg.complete(
-                begun, reply.transcript, reply.reason, timeout_s=self._commit_wait_s()
-            )
         if reply.target is not None and reply.target.model.generative < _wanted(targets):
-            self._leg.note("models")
+            self._leg.note("models", reply.last_error)
+        if begun is not None:
+            why = self._account.explain(reply, tuple(self._leg.degraded))
+            reply_id, stored = await self._leg.complete(
+                begun, reply.transcript, reply.reason, why, timeout_s=self._commit_wait_s()
+            )
         await emit(self._final(begun, reply, reply_id, stored))
 
     def _commit_wait_s(self) -> float:
@@ -285,9 +292,7 @@ class Turn:
     def _final(
         self, begun: BegunTurn | None, reply: Reply, reply_id: str, stored: StoreResult
     ) -> Final:
-        finish, transcript = reply.finish, reply.transcript
-        quoted = finish.quoted_ids if finish else ()
-        generative = reply.target is None or reply.target.model.generative
+        transcript = reply.transcript
         return Final(
             message_id=begun.message.id if begun else "",
             reply_id=reply_id,
@@ -295,14 +300,14 @@ class Turn:
             message_stored=self._leg.message_stored,
             reply_stored=stored,
             degraded=self._leg.degraded,
-            usage=finish.usage if finish else Usage(),
+            usage=reply.finish.usage if reply.finish else Usage(),
             tier=self._budget.tier,
             model=transcript.model,
             first_text_s=transcript.first_text_s,
             total_s=self._budget.elapsed_s(),
-            trace_id=self._trace_id,
-            used_memory_ids=tuple(hit.id for hit in self._shown) if generative else quoted,
-            confidence=None if generative or finish is None else finish.confidence,
+            trace_id=self._account.trace_id,
+            used_memory_ids=self._account.used_memory_ids(reply),
+            confidence=self._account.confidence(reply),
         )
 
     async def _finished(self, emit: Emit, begun: BegunTurn | None) -> bool:
@@ -328,22 +333,16 @@ class Turn:
                 finish_reason=reply.finish_reason,
                 message_stored=StoreResult.STORED,
                 reply_stored=StoreResult.STORED,
-                degraded=(),
+                degraded={},
                 usage=Usage(),
                 tier=self._budget.tier,
                 model=reply.model,
                 first_text_s=first_text_s,
                 total_s=self._budget.elapsed_s(),
-                trace_id=self._trace_id,
+                trace_id=self._account.trace_id,
                 used_memory_ids=(),
             )
         )
-
-    def _explain(self, reply: Reply) -> None:
-        explanation = Explanation(
-            self._decision, tuple(reply.attempts), self._leg.degraded, self._trace_id
-        )
-        self._parts.explanations.put(self._key, explanation)
 
 
 def _wanted(targets: Sequence[Target]) -> bool:

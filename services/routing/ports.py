@@ -7,12 +7,14 @@ from typing import Protocol
 
 from services.routing.domain import (
     BegunTurn,
+    Explanation,
     FinishReason,
     GenerationEvent,
     GenerationRequest,
     Model,
     PastMessage,
     Recalled,
+    StoredTurn,
     TurnRequest,
 )
 
@@ -34,8 +36,17 @@ class MemoryPort(Protocol):
         finish_reason: FinishReason,
         model: str,
         metadata: Mapping[str, str],
+        explanation: Explanation,
     ) -> str:
         """Store the reply and return its id."""
+        ...
+
+    async def turn(self, *, request_id: str = "", message_id: str = "") -> StoredTurn:
+        """Return a turn of the calling user by its request or by one of its messages."""
+        ...
+
+    async def texts(self, memory_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the texts of memories by id; a forgotten one is left out."""
         ...
 
     async def recent(self, conversation_id: str, limit: int) -> tuple[PastMessage, ...]:

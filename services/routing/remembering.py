@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from services.routing.domain import (
     BegunTurn,
+    Explanation,
     FinishReason,
     PastMessage,
     Recalled,
@@ -19,7 +20,7 @@ from services.routing.streams import Background
 from services.routing.toolcalls import pack
 from services.routing.turn import Transcript
 from services.runtime.deadline import deadline_scope
-from services.runtime.errors import AppError, Reason
+from services.runtime.errors import LATE, AppError, Reason, why_left_out
 
 T = TypeVar("T")
 
@@ -80,7 +81,7 @@ class MemoryLeg:
         self._begin: asyncio.Task[BegunTurn] | None = None
         self._recent: asyncio.Task[tuple[PastMessage, ...]] | None = None
         self._recall: asyncio.Task[Recalled] | None = None
-        self._degraded: dict[str, None] = {}
+        self._degraded: dict[str, str] = {}
 
     def start(
         self, *, begin_s: float, recall_s: float, keyword_only: bool, recent_limit: int
@@ -124,20 +125,20 @@ class MemoryLeg:
         recalled = await self._within(self._recall, timeout_s)
         if recalled is None:
             if self._recall is not None:
-                self.note("memory")
+                self.note("memory", LATE)
             return Recalled()
-        for name in recalled.degraded:
-            self.note(name)
+        for name, why in recalled.degraded.items():
+            self.note(name, why)
         return recalled
 
-    def note(self, name: str) -> None:
-        """Name a part that was left out."""
-        self._degraded[name] = None
+    def note(self, name: str, why: str) -> None:
+        """Name a part that was left out, and why; the first reason stays."""
+        self._degraded.setdefault(name, why)
 
     @property
-    def degraded(self) -> tuple[str, ...]:
-        """Return the parts that were left out, each once, in the order they were noted."""
-        return tuple(self._degraded)
+    def degraded(self) -> Mapping[str, str]:
+        """Return the parts that were left out with why, in the order they were noted."""
+        return dict(self._degraded)
 
     @property
     def message_stored(self) -> StoreResult:
@@ -175,6 +176,7 @@ class MemoryLeg:
         begun: BegunTurn,
         transcript: Transcript,
         finish: FinishReason,
+        explanation: Explanation,
         *,
         timeout_s: float,
     ) -> tuple[str, StoreResult]:
@@ -192,6 +194,7 @@ class MemoryLeg:
                 finish_reason=finish,
                 model=transcript.model,
                 metadata=pack(transcript.tool_calls),
+                explanation=explanation,
             ),
             REPLY_WRITE_S,
         )
@@ -200,7 +203,7 @@ class MemoryLeg:
         except AppError as error:
             if error.reason is Reason.TURN_SUPERSEDED:
                 raise
-            self.note("memory")
+            self.note("memory", why_left_out(error))
             return "", result_of(error)
         return (reply_id, StoreResult.STORED) if reply_id else ("", StoreResult.UNKNOWN)
 
@@ -213,7 +216,7 @@ class MemoryLeg:
         except AppError as error:
             if error.reason not in AWAY:
                 raise
-            self.note("memory")
+            self.note("memory", why_left_out(error))
             return None
         return result
 

@@ -8,7 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from echomesh.routing.v1 import chat_pb2_grpc, routing_pb2_grpc
 from services.routing.catalog import Catalog
 from services.routing.config import RoutingSettings
+from services.routing.discovery import find_models
 from services.routing.explain import Explanations
+from services.routing.observing import breaker_gauges
 from services.routing.persona import PersonaError, load_personas
 from services.routing.pipeline import Parts
 from services.routing.ports import MemoryPort, ModelsPort
@@ -16,11 +18,12 @@ from services.routing.remembering import STORE_S
 from services.routing.service import ChatServicer, MeshServicer, RoutingServicer
 from services.routing.streams import Background, TurnTable
 from services.routing.targets import TargetBook
-from services.routing.upstreams import GrpcMemory, GrpcModels
+from services.routing.upstreams import GrpcMemory
 from services.runtime.adaptive import AdaptiveGate
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.errors import AppError, Reason
 from services.runtime.limits import Gate
+from services.runtime.metrics import at_scrape
 from services.runtime.security import open_security
 from services.runtime.server import Registration, Server
 
@@ -50,7 +53,7 @@ def make_parts(
         personas=personas,
         book=TargetBook(),
         table=TurnTable(background, clock),
-        explanations=Explanations(clock),
+        explanations=Explanations(memory, clock),
         background=background,
         gate=Gate(settings.max_turns, settings.max_queued_turns, name="turns"),
         max_turns=settings.max_turns,
@@ -77,7 +80,7 @@ def registrations(parts: Parts, settings: RoutingSettings) -> list[Registration]
         ),
         Registration(
             routing_pb2_grpc.add_RoutingServiceServicer_to_server,
-            RoutingServicer(parts.explanations),
+            RoutingServicer(parts.explanations, settings.traces_url),
             "echomesh.routing.v1.RoutingService",
         ),
         Registration(
@@ -92,8 +95,10 @@ async def build(settings: RoutingSettings, stack: AsyncExitStack) -> Server:
     """Build the service; what it opens is closed by `stack`."""
     security = await open_security(NAME, settings, stack)
     memory = GrpcMemory(security.channels.channel("memory"))
-    models = GrpcModels(security.channels.channel("models"))
-    parts = make_parts(settings, memory, models, stack, SystemClock())
+    models, discovered = await find_models(settings, security.channels, stack)
+    clock = SystemClock()
+    parts = make_parts(settings, memory, models, stack, clock)
+    stack.callback(at_scrape(lambda: breaker_gauges(parts.book, clock.monotonic())))
     services = registrations(parts, settings)
     return Server(
         NAME,
@@ -102,7 +107,7 @@ async def build(settings: RoutingSettings, stack: AsyncExitStack) -> Server:
         mesh=services,
         validator=security.validator,
         verifier=security.verifier,
-        dependencies=security.channels.dependencies(),
+        dependencies={**security.channels.dependencies(), **discovered},
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from services.routing.breaker import Breaker
+from services.routing.breaker import Breaker, BreakerState
 from services.runtime.errors import Reason
 
 # Recent samples kept per target; enough for a p95, few enough to follow a change.
@@ -71,6 +71,10 @@ class TargetBook:
         while len(self._stats) > MAX_TARGETS:
             self._stats.popitem(last=False)
         return stats
+
+    def states(self, now: float) -> dict[str, BreakerState]:
+        """Return where each target's breaker stands at `now`."""
+        return {model: stats.breaker.state(now) for model, stats in list(self._stats.items())}
 
     def answered(self, model: str, first_text_s: float) -> None:
         """Note a first text after `first_text_s` seconds."""

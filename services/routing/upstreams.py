@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import aclosing, contextmanager, suppress
+from itertools import zip_longest
 from typing import Any
 
 import grpc
@@ -15,8 +16,10 @@ from echomesh.memory.v1.memory_pb2_grpc import MemoryServiceStub
 from echomesh.models.v1 import models_pb2
 from echomesh.models.v1.models_pb2_grpc import ModelServiceStub
 from services.routing import convert
+from services.routing.convert_explanation import packed, stored_turn_from
 from services.routing.domain import (
     BegunTurn,
+    Explanation,
     Finish,
     FinishReason,
     GenerationEvent,
@@ -24,6 +27,7 @@ from services.routing.domain import (
     Model,
     PastMessage,
     Recalled,
+    StoredTurn,
     TurnRequest,
 )
 from services.routing.remembering import NOT_SENT
@@ -76,6 +80,7 @@ class GrpcMemory:
         finish_reason: FinishReason,
         model: str,
         metadata: Mapping[str, str],
+        explanation: Explanation,
     ) -> str:
         """Store the reply and return its id."""
         request = conversation_pb2.CompleteTurnRequest(
@@ -86,10 +91,30 @@ class GrpcMemory:
             finish_reason=int(finish_reason),  # type: ignore[arg-type]
             model=model,
             metadata=metadata,
+            explanation=packed(explanation),
         )
         with _for_the_user():
             response = await self._conversations.CompleteTurn(request)
         return str(response.reply.id)
+
+    async def turn(self, *, request_id: str = "", message_id: str = "") -> StoredTurn:
+        """Return a turn by its request or by one of its messages."""
+        request = conversation_pb2.GetTurnRequest(request_id=request_id, message_id=message_id)
+        return stored_turn_from(await self._conversations.GetTurn(request))
+
+    async def texts(self, memory_ids: Sequence[str]) -> Mapping[str, str]:
+        """Return the texts of memories by id, asked for at once; forgotten ones are left out."""
+        found = await asyncio.gather(*(self._text(memory_id) for memory_id in memory_ids))
+        return {key: text for key, text in zip(memory_ids, found, strict=True) if text is not None}
+
+    async def _text(self, memory_id: str) -> str | None:
+        try:
+            request = memory_pb2.GetMemoryRequest(memory_id=memory_id)
+            return str((await self._memories.GetMemory(request)).memory.text)
+        except AppError as error:
+            if error.reason is Reason.NOT_FOUND:
+                return None
+            raise
 
     async def recent(self, conversation_id: str, limit: int) -> tuple[PastMessage, ...]:
         """Return the newest messages of a conversation, oldest first; none if there is none."""
@@ -115,7 +140,7 @@ class GrpcMemory:
         found = await self._memories.Recall(request)
         return Recalled(
             hits=tuple(convert.hit_from(hit) for hit in found.hits),
-            degraded=tuple(found.degraded),
+            degraded=dict(zip_longest(found.degraded, found.degraded_reasons, fillvalue="")),
         )
 
 
@@ -123,7 +148,18 @@ class GrpcModels:
     """`ModelsPort` over the models service."""
 
     def __init__(self, channel: Any) -> None:
+        self._channel = channel
         self._stub = ModelServiceStub(channel)
+
+    @property
+    def connected(self) -> bool:
+        """Whether the service is reached now; an idle connection begins to be made."""
+        state = self._channel.get_state(try_to_connect=True)
+        return bool(state is grpc.ChannelConnectivity.READY)
+
+    async def close(self) -> None:
+        """Close the connection, unless others share it."""
+        await self._channel.close()
 
     async def list_models(self) -> Sequence[Model]:
         """Return every model, in order of preference."""

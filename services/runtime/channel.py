@@ -21,10 +21,12 @@ from services.runtime.deadline import require_time
 from services.runtime.errors import AppError, Reason
 from services.runtime.health import Dependency, connected
 from services.runtime.identity import current_token, identity_or_none
+from services.runtime.metrics import exemplar
 from services.runtime.retry import service_config
 from services.runtime.settings import ServiceSettings
 from services.runtime.status import CODES, from_rpc_error
 from services.runtime.tokens import AssertionSigner
+from services.runtime.tracing import end_rpc, rpc_attributes
 
 MAX_MESSAGE_BYTES = 4 * 2**20
 _TRACER = trace.get_tracer("echomesh.client")
@@ -63,6 +65,12 @@ class ChannelFactory:
             self._channels[target] = grpc.aio.insecure_channel(address, options=options)
         return MeshChannel(self._channels[target], target, self._signer)
 
+    def channel_at(self, target: str, address: str) -> MeshChannel:
+        """A channel of its own to one instance of a service, a gRPC target; its user closes it."""
+        options = [*_OPTIONS, ("grpc.service_config", service_config(target))]
+        inner = grpc.aio.insecure_channel(address, options=options)
+        return MeshChannel(inner, target, self._signer, owned=True)
+
     def dependencies(self) -> Mapping[str, Dependency]:
         """The services that channels were made to, each with whether it is connected."""
         return {name: connected(channel) for name, channel in self._channels.items()}
@@ -78,9 +86,15 @@ class MeshChannel(grpc.aio.Channel):
     """A channel whose calls carry what every call inside the mesh must carry."""
 
     def __init__(
-        self, inner: grpc.aio.Channel, target: str, signer: AssertionSigner | None
+        self,
+        inner: grpc.aio.Channel,
+        target: str,
+        signer: AssertionSigner | None,
+        *,
+        owned: bool = False,
     ) -> None:
         self._inner = inner
+        self._owned = owned
         self._target = target
         self._signer = signer
 
@@ -101,7 +115,9 @@ class MeshChannel(grpc.aio.Channel):
         return self._streamed(method, self._inner.stream_stream(method, *args, **kwargs))
 
     async def close(self, grace: float | None = None) -> None:
-        """The factory closes the connection, which several channels share."""
+        """Close a connection of its own; the factory closes one that several channels share."""
+        if self._owned:
+            await self._inner.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         """The connection's state."""
@@ -200,8 +216,11 @@ class _ClientCall:
         self._method = method
         self._target = target
         self._started = time.monotonic()
-        self._span = _TRACER.start_span(method.lstrip("/"), kind=trace.SpanKind.CLIENT)
-        self._span.set_attribute("rpc.system", "grpc")
+        self._span = _TRACER.start_span(
+            method.lstrip("/"),
+            kind=trace.SpanKind.CLIENT,
+            attributes=rpc_attributes(method, target),
+        )
         self.context = trace.set_span_in_context(self._span)
         self._ended = False
 
@@ -210,7 +229,7 @@ class _ClientCall:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: object) -> None:
         if isinstance(error, AppError):
-            self.end(CODES[error.reason])
+            self.end(CODES[error.reason], error.reason.value)
         elif kind is None:
             self.end(grpc.StatusCode.OK)
         elif issubclass(kind, (asyncio.CancelledError, GeneratorExit)):
@@ -222,16 +241,15 @@ class _ClientCall:
         """The error to raise for a failed call."""
         return from_rpc_error(error, self._target)
 
-    def end(self, code: grpc.StatusCode) -> None:
+    def end(self, code: grpc.StatusCode, reason: str = "") -> None:
         """Record how the call ended; only the first time counts."""
         if self._ended:
             return
         self._ended = True
-        self._span.set_attribute("rpc.grpc.status_code", code.value[0])
-        if code is not grpc.StatusCode.OK:
-            self._span.set_status(trace.StatusCode.ERROR, code.name)
+        end_rpc(self._span, code, reason)
         self._span.end()
-        _LATENCY.labels(self._method, code.name).observe(time.monotonic() - self._started)
+        elapsed = time.monotonic() - self._started
+        _LATENCY.labels(self._method, code.name).observe(elapsed, exemplar(self._span))
 
 
 def _check_size(request: Any) -> None:

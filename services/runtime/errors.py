@@ -46,6 +46,10 @@ class Reason(StrEnum):
     MODEL_REFUSED = "MODEL_REFUSED"
 
 
+LATE = "late"
+"""Why a part was left out that did not answer within its share of the time."""
+
+
 @dataclass(frozen=True)
 class Violation:
     """What is wrong with one field of a request."""
@@ -90,3 +94,10 @@ def invalid(field_path: str, description: str) -> AppError:
     """One field of the request is wrong."""
     violation = Violation(field_path, description)
     return AppError(Reason.INVALID_REQUEST, "the request is not valid", violations=[violation])
+
+
+def why_left_out(error: AppError | TimeoutError) -> str:
+    """Why an answer goes on without a part: `late`, or the error's reason; a metric's label."""
+    if isinstance(error, TimeoutError) or error.reason is Reason.DEADLINE_EXCEEDED:
+        return LATE
+    return error.reason.value

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -20,16 +21,18 @@ _CONNECT_S = 10.0
 class ExternalPostgres:
     """The face of `EmbeddedPostgres` over a server that somebody else runs."""
 
-    def __init__(self, admin_dsn: str, folder: Path) -> None:
+    def __init__(self, admin_dsn: str, folder: Path, named: str = "ECHOMESH_POSTGRES_URL") -> None:
         """Name the server.
 
         Args:
             admin_dsn: address of a role that may create databases and roles.
             folder: private folder that keeps the roles' passwords.
+            named: what the user knows the address by.
 
         """
-        self._admin_dsn = admin_dsn
+        self._admin_dsn = _with_database(admin_dsn)
         self._folder = folder
+        self._named = named
 
     async def start(self) -> None:
         """Check that the server answers.
@@ -78,4 +81,16 @@ class ExternalPostgres:
     def _unavailable(self, error: Exception) -> PostgresUnavailable:
         host = urlsplit(self._admin_dsn).hostname or "the address given"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return PostgresUnavailable(f"ECHOMESH_POSTGRES_URL: {host} cannot be used: {reason}")
+        return PostgresUnavailable(f"{self._named}: {host} cannot be used: {reason}")
+
+
+def _with_database(dsn: str) -> str:
+    """The address with a database that is always there, where it names none.
+
+    CloudNativePG's Secrets say "*": any.
+    """
+    parts = urlsplit(dsn)
+    named = parts.path not in {"", "/", "/*"} or re.search(r"\b(dbname|database)=", parts.query)
+    if named or not parts.netloc:
+        return dsn
+    return urlunsplit((parts.scheme, parts.netloc, "/postgres", parts.query, ""))

@@ -40,7 +40,7 @@ class MeshHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         self._name = name
         self._own = own
         self._dependencies = dependencies
-        self._looking: asyncio.Task[list[bool]] | None = None
+        self._looking: asyncio.Task[dict[str, bool]] | None = None
 
     async def Check(  # noqa: N802 - the name in the contract
         self, request: health_pb2.HealthCheckRequest, context: Context
@@ -60,24 +60,25 @@ class MeshHealth(health_pb2_grpc.HealthServicer):  # type: ignore[misc]
         """The service's own health and whether each dependency is reached now."""
         asked = health_pb2.HealthCheckRequest(service=self._name)
         statuses = {self._name: await self._own.Check(asked, context)}
-        reached = await self._look()
-        for name, well in zip(self._dependencies, reached, strict=True):
+        for name, well in (await self._look()).items():
             status = _Status.SERVING if well else _Status.NOT_SERVING
             statuses[DEPENDENCY_PREFIX + name] = health_pb2.HealthCheckResponse(status=status)
         return health_pb2.HealthListResponse(statuses=statuses)
 
-    async def _look(self) -> list[bool]:
-        """What is reached now, in order; all who ask at once share one look.
+    async def _look(self) -> Mapping[str, bool]:
+        """What is reached now; all who ask at once share one look.
 
         Health is never refused, and a look takes a connection to Postgres from its callers.
         """
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._reached())
+            self._looking = asyncio.create_task(reached(self._dependencies))
         return await asyncio.shield(self._looking)
 
-    async def _reached(self) -> list[bool]:
-        names = self._dependencies
-        return await asyncio.gather(*(_is_reached(name, names[name]) for name in names))
+
+async def reached(dependencies: Mapping[str, Dependency]) -> dict[str, bool]:
+    """Look at all dependencies at once: which are reached now."""
+    found = await asyncio.gather(*(_is_reached(name, each) for name, each in dependencies.items()))
+    return dict(zip(dependencies, found, strict=True))
 
 
 async def _is_reached(name: str, dependency: Dependency) -> bool:

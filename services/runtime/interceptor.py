@@ -23,8 +23,10 @@ from services.runtime.deadline import MAX_DEADLINE_S, deadline_scope
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import acting_as
 from services.runtime.logs import get_logger
+from services.runtime.metrics import exemplar
 from services.runtime.policy import Rule, rule_for
 from services.runtime.status import CODES, DETAILS_KEY, to_status
+from services.runtime.tracing import end_rpc, rpc_attributes
 from services.runtime.validation import MALFORMED, checked
 
 # For calls that come without a deadline.
@@ -120,6 +122,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 path.lstrip("/"),
                 context=parent,
                 kind=trace.SpanKind.SERVER,
+                attributes=rpc_attributes(path),
                 record_exception=False,
                 set_status_on_exception=False,
             ) as span,
@@ -171,14 +174,11 @@ class _Outcome:
         self._span = span
         self._started = started
 
-    def done(self, code: grpc.StatusCode) -> None:
-        """Record the code."""
-        self._span.set_attribute("rpc.system", "grpc")
-        self._span.set_attribute("rpc.grpc.status_code", code.value[0])
-        if code is not grpc.StatusCode.OK:
-            self._span.set_status(trace.StatusCode.ERROR, code.name)
+    def done(self, code: grpc.StatusCode, reason: str = "") -> None:
+        """Record the code, and the reason of an error."""
+        end_rpc(self._span, code, reason)
         elapsed = time.monotonic() - self._started
-        _LATENCY.labels(self._path, code.name).observe(elapsed)
+        _LATENCY.labels(self._path, code.name).observe(elapsed, exemplar(self._span))
 
     def cancelled(self, remaining_s: float | None) -> None:
         """The client went away, or its deadline passed first."""
@@ -193,7 +193,7 @@ class _Outcome:
         known = _known(error)
         if known.reason is Reason.INTERNAL:
             get_logger().error("rpc_failed", method=self._path, exc_info=error)
-        self.done(CODES[known.reason])
+        self.done(CODES[known.reason], known.reason.value)
         await _send(context, known, trace_id(self._span))
 
 

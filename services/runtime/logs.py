@@ -128,7 +128,7 @@ def setup_logs(name: str, settings: ServiceSettings) -> Logs:
     root.handlers = [_DroppingQueueHandler(lines)]
     root.setLevel(level)
     # asyncio at debug and grpc's poller tell nothing that an operator could use.
-    for noisy in ("asyncio", "grpc", "opentelemetry", "httpx", "httpcore"):
+    for noisy in ("asyncio", "grpc", "opentelemetry", "httpx", "httpcore", "urllib3"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
     listener.start()
     return Logs(listener)

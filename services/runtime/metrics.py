@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
+from opentelemetry.trace import Span, get_current_span
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 from prometheus_client.gc_collector import GCCollector
+from prometheus_client.metrics_core import Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
+from prometheus_client.registry import Collector
 
 # Seconds; from a cache hit to the longest deadline we give by default.
 LATENCY_BUCKETS_S = (
@@ -66,6 +69,40 @@ def histogram(
     if not isinstance(metric, Histogram):
         raise TypeError(f"metric {name} exists with another type")
     return metric
+
+
+def exemplar(span: Span | None = None) -> dict[str, str] | None:
+    """What leads from a number to one trace behind it: the id of a span's (unset: the current).
+
+    None where there is no trace. Shown to scrapers that ask for OpenMetrics.
+    """
+    context = (span or get_current_span()).get_span_context()
+    return {"trace_id": format(context.trace_id, "032x")} if context.is_valid else None
+
+
+class _Asked(Collector):
+    """Metrics that are read from what they tell of, each time somebody scrapes."""
+
+    def __init__(self, read: Callable[[], Iterable[Metric]]) -> None:
+        self._read = read
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the names are known once they are read."""
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        """Read them."""
+        return self._read()
+
+
+def at_scrape(read: Callable[[], Iterable[Metric]]) -> Callable[[], None]:
+    """Show what `read` returns at every scrape; returns what ends that.
+
+    It is called on another thread than the event loop's and must only look.
+    """
+    collector = _Asked(read)
+    REGISTRY.register(collector)
+    return lambda: REGISTRY.unregister(collector)
 
 
 class _HttpServer(Protocol):

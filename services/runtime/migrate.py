@@ -12,9 +12,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -30,6 +32,8 @@ _LOCK_CLASS = 0x6D696772
 """First key of the advisory lock ("migr"); the second is a hash of the service's name."""
 
 _RETRY_PAUSE_S = 0.2
+
+_CONNECT_PAUSE_S = 1.0
 
 _NAME = re.compile(r"(\d{4})_[a-z0-9_]+")
 _COMPATIBLE_FROM = re.compile(r"^--\s*compatible-from:\s*(\d+)\s*$", re.MULTILINE)
@@ -84,23 +88,25 @@ def _parse(path: Path) -> Migration:
     )
 
 
-async def migrate_service(name: str, dsn: str, folder: Path) -> list[str]:
+async def migrate_service(name: str, dsn: str, folder: Path, *, wait_s: float = 0.0) -> list[str]:
     """Bring one service's schema up to date.
 
     Args:
         name: the service, which is also its schema.
         dsn: direct (not pooled) address of the schema's owner.
         folder: the service's `migrations` folder.
+        wait_s: how long to wait for the server, the owner and the schema to be there.
 
     Returns:
         Names of the migrations that were applied now.
 
     Raises:
-        MigrationError: an applied file has changed, or a lock could not be had.
+        MigrationError: the database cannot be used, an applied file has changed, or a lock could
+            not be had.
 
     """
     migrations = load(folder)
-    connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+    connection = await _connect(name, dsn, wait_s)
     try:
         await _take_lock(connection, name)
         async with connection.transaction():
@@ -111,6 +117,33 @@ async def migrate_service(name: str, dsn: str, folder: Path) -> list[str]:
         return [migration.name for migration in waiting]
     finally:
         await connection.close(timeout=5)  # frees the advisory lock too
+
+
+async def _connect(name: str, dsn: str, wait_s: float) -> asyncpg.Connection:
+    """Connect as the owner of a schema that is there, once that can be done."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + wait_s
+    said = ""
+    while True:
+        try:
+            return await _connect_once(name, dsn)
+        except (OSError, TimeoutError, ValueError, asyncpg.PostgresError) as error:
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            line = f"{name}: the database at {urlsplit(dsn).hostname} cannot be used: {why}"
+            if loop.time() >= ends:
+                raise MigrationError(line) from error
+            if line != said:
+                said = line
+                sys.stderr.write(f"echomesh: waiting: {line}\n")
+        await asyncio.sleep(_CONNECT_PAUSE_S)
+
+
+async def _connect_once(name: str, dsn: str) -> asyncpg.Connection:
+    connection = await asyncpg.connect(dsn, timeout=10, statement_cache_size=0)
+    if await connection.fetchval("select to_regnamespace($1)::text", name) is None:
+        await connection.close(timeout=5)
+        raise asyncpg.InvalidSchemaNameError(f"it has no schema {name}")
+    return connection
 
 
 async def check_schema(name: str, dsn: str, folder: Path) -> None:

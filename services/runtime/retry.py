@@ -1,7 +1,7 @@
 """The retry table, as gRPC's own service config, from the protos' method options.
 
-gRPC retries unary calls before any answer has come; streams that have begun are never tried
-again here. Methods without `retry.idempotent` are never retried.
+gRPC retries what finds a server away, or stopping (CANCELLED): unary calls before any answer has
+come. Streams that have begun are never tried again here, nor methods without `retry.idempotent`.
 """
 
 from __future__ import annotations
@@ -62,6 +62,6 @@ def _method_config(method: MethodDescriptor) -> dict[str, Any]:
         "retryPolicy": {
             "maxAttempts": _attempts(method),
             **_BACKOFF,
-            "retryableStatusCodes": ["UNAVAILABLE"],
+            "retryableStatusCodes": ["UNAVAILABLE", "CANCELLED"],
         },
     }

@@ -1,4 +1,4 @@
-"""The one server factory: a public and a mesh listener, health, limits and an orderly stop."""
+"""The one server factory: its listeners, health, limits and an orderly stop."""
 
 from __future__ import annotations
 
@@ -22,18 +22,15 @@ from services.runtime.errors import AppError, Reason
 from services.runtime.health import Dependency, MeshHealth
 from services.runtime.interceptor import CallInterceptor
 from services.runtime.logs import get_logger, setup_logs
-from services.runtime.metrics import start_metrics_server, watch_event_loop
+from services.runtime.metrics import at_scrape, start_metrics_server, watch_event_loop
 from services.runtime.process import end_with_parent
 from services.runtime.settings import ServiceSettings
 from services.runtime.telemetry import setup_telemetry
 from services.runtime.tls import public_credentials
 from services.runtime.tokens import AssertionVerifier, TokenValidator
+from services.runtime.watching import surroundings, watch_dependencies
 
 MAX_IN_FLIGHT = 1_000
-# After NOT_SERVING, balancers need this long to send new calls elsewhere.
-_DRAIN_S = 1.0
-# Running calls get this long to end.
-_GRACE_S = 10.0
 # Who watches health gets this long to hear of it.
 _FLUSH_S = 0.2
 _COMMON: list[tuple[str, Any]] = [
@@ -79,6 +76,7 @@ class Server:
     # The address each listener got, with the real port if 0 was asked for.
     public_bound: str = ""
     mesh_bound: str = ""
+    health_bound: str = ""
     _servers: list[grpc.aio.Server] = field(default_factory=list)
     _interceptors: list[CallInterceptor] = field(default_factory=list)
     _health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
@@ -98,6 +96,11 @@ class Server:
             self.mesh_bound = await self._listen(
                 self.settings.mesh_address, self.mesh, _MESH, authenticator
             )
+        if self.settings.health_address:
+            # Whoever probes has no token, and finds nothing here that needs one.
+            self.health_bound = await self._listen(
+                self.settings.health_address, (), _COMMON, Authenticator(None, None)
+            )
 
     async def _listen(
         self,
@@ -109,7 +112,9 @@ class Server:
     ) -> str:
         debug = self.settings.reflection or self.settings.channelz
         interceptor = CallInterceptor(authenticator, self.max_in_flight, debug=debug)
-        server = grpc.aio.server(interceptors=[interceptor], options=options)
+        server = grpc.aio.server(
+            interceptors=[interceptor], options=[*options, *_ages(self.settings)]
+        )
         for registration in registrations:
             registration.add(registration.servicer, server)
         is_mesh = options is _MESH
@@ -130,7 +135,7 @@ class Server:
         self._interceptors.append(interceptor)
         return f"{address.rpartition(':')[0]}:{port}"
 
-    async def stop(self, grace_s: float = _GRACE_S, drain_s: float = 0.0) -> None:
+    async def stop(self, grace_s: float, drain_s: float = 0.0) -> None:
         """Say NOT_SERVING, wait for balancers, then let running calls end."""
         await self._health.enter_graceful_shutdown()
         await asyncio.sleep(drain_s)
@@ -140,6 +145,13 @@ class Server:
         for interceptor in self._interceptors:
             interceptor.end_watches()
         await stopping
+
+
+def _ages(settings: ServiceSettings) -> list[tuple[str, Any]]:
+    """Options that end connections after a while; calls under way on one end by themselves."""
+    if settings.connection_age_s is None:
+        return []
+    return [("grpc.max_connection_age_ms", round(settings.connection_age_s * 1000))]
 
 
 def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
@@ -169,15 +181,18 @@ async def run_server(name: str, settings: ServiceSettings, build: Build) -> None
             await background(stack, watch_event_loop())
         server = await build(stack)
         await server.start()
+        if settings.metrics_address:
+            stack.callback(at_scrape(lambda: surroundings(settings)))
+            await background(stack, watch_dependencies(server.dependencies))
         garbage.settle()
         get_logger().info("serving", public=server.public_bound, mesh=server.mesh_bound)
         await stopping.wait()
-        await server.stop(drain_s=_DRAIN_S)
+        await server.stop(settings.stop_grace_s, drain_s=settings.drain_s)
 
 
 def run(name: str, settings: ServiceSettings, build: Build) -> None:
     """The whole life of a service's process, on uvloop."""
-    end_with_parent(grace_s=_DRAIN_S + _GRACE_S)
+    end_with_parent(grace_s=settings.drain_s + settings.stop_grace_s)
     try:
         uvloop.run(run_server(name, settings, build))
     except AppError as error:

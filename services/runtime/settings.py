@@ -78,6 +78,21 @@ class ServiceSettings(BaseSettings):
         None, description="host:port for SDKs (token, TLS off loopback); unset: no such listener"
     )
     mesh_address: str | None = Field(None, description="host:port for other services of the mesh")
+    health_address: str | None = Field(
+        None, description="host:port for health alone, never TLS: for Kubernetes' probes"
+    )
+    drain_s: float = Field(
+        1.0, ge=0, description="seconds from saying NOT_SERVING to refusing new connections"
+    )
+    stop_grace_s: float = Field(
+        10.0, ge=0, description="seconds that running calls get to end when the service stops"
+    )
+    connection_age_s: float | None = Field(
+        None,
+        ge=1,
+        description="seconds after which clients are asked to connect anew, and so find new "
+        "replicas; unset: never",
+    )
     public_tls_cert: Path | None = Field(
         None, description="PEM certificate chain of the public listener, read again on change"
     )
@@ -125,6 +140,9 @@ class ServiceSettings(BaseSettings):
     )
     database_direct_url: SecretStr | None = Field(
         None, description="Postgres itself, for migrations and LISTEN"
+    )
+    database_wait_s: float = Field(
+        0.0, ge=0, description="seconds that `migrate` waits for Postgres and the owner's role"
     )
 
     @classmethod

@@ -53,9 +53,10 @@ CODES: dict[Reason, grpc.StatusCode] = {
     Reason.MODEL_REFUSED: _C.FAILED_PRECONDITION,
 }
 
-# What an error without our details means: gRPC itself made it.
+# What an error without our details means: gRPC itself made it. A caller who cancels is not told, so
+# CANCELLED is how a server ends what reaches it as it stops.
 _BARE: dict[grpc.StatusCode, Reason] = {
-    _C.CANCELLED: Reason.CANCELLED,
+    _C.CANCELLED: Reason.DEPENDENCY_UNAVAILABLE,
     _C.DEADLINE_EXCEEDED: Reason.DEADLINE_EXCEEDED,
     _C.RESOURCE_EXHAUSTED: Reason.OVERLOADED,
     _C.UNAVAILABLE: Reason.DEPENDENCY_UNAVAILABLE,

@@ -6,7 +6,9 @@ spans, which are counted, and never time: neither in a request nor when the proc
 
 from __future__ import annotations
 
+import os
 import queue
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import Span
 
+from echomesh import __version__
 from services.runtime.metrics import counter
 from services.runtime.settings import ServiceSettings
 
@@ -181,17 +184,31 @@ def setup_telemetry(name: str, settings: ServiceSettings) -> Telemetry:
     by OTLP over gRPC, only if `settings.otlp_endpoint` is set (`http://host:4317` or `host:4317`:
     plain; `https://`: TLS).
     """
-    if not settings.otlp_endpoint:
-        bare = IdTracerProvider()
-        trace.set_tracer_provider(bare)
-        return bare
-    provider = TracerProvider(
-        resource=Resource.create({"service.name": name, "service.namespace": "echomesh"}),
-        shutdown_on_exit=False,
-    )
-    provider.add_span_processor(BoundedSpanProcessor(_exporter(settings.otlp_endpoint)))
+    if settings.otlp_endpoint:
+        return export_spans(name, settings.otlp_endpoint)
+    bare = IdTracerProvider()
+    trace.set_tracer_provider(bare)
+    return bare
+
+
+def export_spans(name: str, endpoint: str) -> Telemetry:
+    """Install a provider whose spans leave for `endpoint`; a worker calls it, see above."""
+    provider = TracerProvider(resource=_resource(name), shutdown_on_exit=False)
+    provider.add_span_processor(BoundedSpanProcessor(_exporter(endpoint)))
     trace.set_tracer_provider(provider)
     return provider
+
+
+def _resource(name: str) -> Resource:
+    """Who sends the spans: the service, its version, and which of its replicas."""
+    return Resource.create(
+        {
+            "service.name": name,
+            "service.namespace": "echomesh",
+            "service.version": __version__,
+            "service.instance.id": f"{socket.gethostname()}:{os.getpid()}",
+        }
+    )
 
 
 def _exporter(endpoint: str) -> SpanExporter:

@@ -236,6 +236,40 @@ async def test_memory_grpc_turn_is_begun_completed_and_replayed(memory: Memory) 
     assert caught.value.reason == Reason.REQUEST_ID_REUSED
 
 
+async def test_memory_grpc_a_turn_is_told_by_its_request_or_either_message_with_its_explanation(
+    memory: Memory,
+) -> None:
+    begun = await memory.alice("BeginTurn", begin())
+    bare = await memory.alice("GetTurn", cpb.GetTurnRequest(request_id="t1"))
+    assert (bare.reply_id, bare.explanation, bare.HasField("time")) == ("", b"", False)
+    done = await memory.alice(
+        "CompleteTurn",
+        cpb.CompleteTurnRequest(
+            request_id="t1",
+            epoch=1,
+            text="hi",
+            finish_reason=cpb.FINISH_REASON_STOP,
+            explanation=b"\x00why\xff",
+        ),
+    )
+    told = [
+        await memory.alice("GetTurn", cpb.GetTurnRequest(request_id="t1")),
+        await memory.alice("GetTurn", cpb.GetTurnRequest(message_id=begun.message.id)),
+        await memory.alice("GetTurn", cpb.GetTurnRequest(message_id=done.reply.id)),
+    ]
+    assert told[0] == told[1] == told[2]
+    assert told[0].explanation == b"\x00why\xff"
+    assert (told[0].message_id, told[0].reply_id) == (begun.message.id, done.reply.id)
+    assert told[0].time == done.reply.time
+    for asked in ({"request_id": "t2"}, {"message_id": str(uuid.uuid4())}):
+        with pytest.raises(AppError) as caught:
+            await memory.alice("GetTurn", cpb.GetTurnRequest(**asked))
+        assert caught.value.reason == Reason.NOT_FOUND
+    with pytest.raises(AppError) as caught:
+        await memory.alice("GetTurn", cpb.GetTurnRequest())
+    assert caught.value.reason == Reason.INVALID_REQUEST
+
+
 async def test_memory_grpc_turns_are_for_routing_only(memory: Memory) -> None:
     stub = cpb_grpc.ConversationServiceStub(memory.public)
     metadata = (("authorization", "Bearer acme/alice"),)

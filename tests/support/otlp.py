@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -19,7 +19,11 @@ from opentelemetry.proto.collector.trace.v1 import (
 
 @dataclass(frozen=True)
 class SeenSpan:
-    """One exported span; `kind` is "client", "server" or "internal"."""
+    """One exported span; `kind` is "client", "server", "consumer" or "internal".
+
+    `attributes` are those of the span, `events` its events with theirs, `links` the spans
+    (trace id, span id) that it is linked to.
+    """
 
     service: str
     name: str
@@ -28,9 +32,23 @@ class SeenSpan:
     span_id: str
     parent_id: str
     error: str
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    events: Sequence[tuple[str, Mapping[str, Any]]] = ()
+    links: Sequence[tuple[str, str]] = ()
+
+    @property
+    def label(self) -> str:
+        """`service kind Name/Method`."""
+        return f"{self.service} {self.kind} {self.name}"
+
+    def texts(self) -> Iterator[str]:
+        """Everything that the span says in words."""
+        yield self.name
+        for said in (self.attributes, *(attributes for _, attributes in self.events)):
+            yield from map(str, said.values())
 
 
-_KINDS = {1: "internal", 2: "server", 3: "client"}
+_KINDS = {1: "internal", 2: "server", 3: "client", 5: "consumer"}
 
 
 class Collector(trace_service_pb2_grpc.TraceServiceServicer):
@@ -53,12 +71,15 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
     def _keep(self, service: str, span: Any) -> None:
         seen = SeenSpan(
             service=service,
-            name=span.name.rpartition(".")[2],
+            name=short_name(span.name),
             kind=_KINDS.get(span.kind, str(span.kind)),
             trace_id=span.trace_id.hex(),
             span_id=span.span_id.hex(),
             parent_id=span.parent_span_id.hex(),
             error=span.status.message if span.status.code == 2 else "",
+            attributes=_values(span.attributes),
+            events=[(event.name, _values(event.attributes)) for event in span.events],
+            links=[(link.trace_id.hex(), link.span_id.hex()) for link in span.links],
         )
         with self._lock:
             self._spans.append(seen)
@@ -68,16 +89,36 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):
         with self._lock:
             return [s for s in self._spans if s.trace_id == trace_id]
 
+    def spans(self) -> list[SeenSpan]:
+        """Every span that has arrived."""
+        with self._lock:
+            return list(self._spans)
+
+    def labelled(self, label: str) -> list[SeenSpan]:
+        """All spans with that label, of whatever trace."""
+        with self._lock:
+            return [s for s in self._spans if s.label == label]
+
     def edges(self, trace_id: str) -> set[tuple[str, str]]:
         """(parent, child) as "service kind Name/Method" within a trace."""
         spans = {s.span_id: s for s in self.trace(trace_id)}
-        return {
-            (_label(spans[s.parent_id]), _label(s)) for s in spans.values() if s.parent_id in spans
-        }
+        return {(spans[s.parent_id].label, s.label) for s in spans.values() if s.parent_id in spans}
 
 
-def _label(span: SeenSpan) -> str:
-    return f"{span.service} {span.kind} {span.name}"
+def short_name(name: str) -> str:
+    """The name of an RPC without its package."""
+    return name.rpartition(".")[2] if name.startswith("echomesh.") else name
+
+
+def _values(attributes: Any) -> dict[str, Any]:
+    return {attribute.key: _value(attribute.value) for attribute in attributes}
+
+
+def _value(value: Any) -> Any:
+    kind = value.WhichOneof("value")
+    if kind == "array_value":
+        return [_value(item) for item in value.array_value.values]
+    return getattr(value, kind) if kind else None
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +21,10 @@ from echomesh.memory.v1 import (
 from echomesh.models.v1 import models_pb2, models_pb2_grpc
 from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc
 from services.routing.config import RoutingSettings
+from services.routing.discovery import find_models
 from services.routing.pipeline import Parts
 from services.routing.server import make_parts, registrations
-from services.routing.upstreams import GrpcMemory, GrpcModels
+from services.routing.upstreams import GrpcMemory
 from services.runtime.channel import ChannelFactory
 from services.runtime.clock import SystemClock
 from services.runtime.errors import AppError, Reason
@@ -58,6 +59,7 @@ class FakeMemory:
     turns: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
     hits: list[memory_pb2.RecallHit] = field(default_factory=list)
     recall_degraded: tuple[str, ...] = ()
+    recall_reasons: tuple[str, ...] = ()
     recalls: list[memory_pb2.RecallRequest] = field(default_factory=list)
     begin_gate: asyncio.Event | None = None
     recall_gate: asyncio.Event | None = None
@@ -103,8 +105,32 @@ class FakeMemory:
             finish_reason=request.finish_reason,
             metadata=request.metadata,
         )
+        turn["explanation"] = request.explanation
         self.completed.set()
         return conversation_pb2.CompleteTurnResponse(reply=turn["reply"])
+
+    async def GetTurn(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for (user, request_id), turn in self.turns.items():
+            reply_id = turn["reply"].id if turn["reply"] else ""
+            ids = {request_id, turn["message"].id, reply_id} - {""}
+            if user == current_identity().user_id and ids & {
+                request.request_id,
+                request.message_id,
+            }:
+                return conversation_pb2.GetTurnResponse(
+                    request_id=request_id,
+                    conversation_id=turn["message"].conversation_id,
+                    message_id=turn["message"].id,
+                    reply_id=reply_id,
+                    explanation=turn.get("explanation", b""),
+                )
+        raise AppError(Reason.NOT_FOUND, "no such turn")
+
+    async def GetMemory(self, request: Any, context: Any) -> Any:  # noqa: N802
+        for hit in self.hits:
+            if hit.memory.id == request.memory_id:
+                return memory_pb2.GetMemoryResponse(memory=hit.memory)
+        raise AppError(Reason.NOT_FOUND, "no such memory")
 
     async def ListMessages(self, request: Any, context: Any) -> Any:  # noqa: N802
         raise AppError(Reason.NOT_FOUND, "no such conversation")
@@ -113,7 +139,9 @@ class FakeMemory:
         self.recalls.append(request)
         if self.recall_gate is not None:
             await self.recall_gate.wait()
-        return memory_pb2.RecallResponse(hits=self.hits, degraded=self.recall_degraded)
+        return memory_pb2.RecallResponse(
+            hits=self.hits, degraded=self.recall_degraded, degraded_reasons=self.recall_reasons
+        )
 
     def reply(self, request_id: str, user: str = "alice") -> conversation_pb2.Message | None:
         """The stored reply of a user's turn, if any."""
@@ -250,11 +278,14 @@ async def routing_mesh(
     memory: FakeMemory,
     models: FakeModels,
     validator: Validator | None = None,
+    *,
+    more_models: Sequence[FakeModels] = (),
     **settings_of: Any,
 ) -> AsyncIterator[RoutingMesh]:
     """Run routing, memory and models in this process, on real listeners.
 
-    All three check tokens by `validator`; without one a token is the user's name.
+    All check tokens by `validator`; without one a token is the user's name. With `more_models` each
+    of the models services is an instance with models of its own, `models0`, `models1` and so on.
     """
     validator = validator or Everyone()
     create_trust(folder, SERVICES)
@@ -263,6 +294,10 @@ async def routing_mesh(
             "memory": await _serve(folder, "memory", _memory_services(memory), validator),
             "models": await _serve(folder, "models", [_models_service(models)], validator),
         }
+        for number, more in enumerate((models, *more_models) if more_models else ()):
+            service = [_models_service(more)]
+            served[f"models{number}"] = await _serve(folder, "models", service, validator)
+        addresses = [s.mesh_bound for name, s in served.items() if name[6:].isdigit()]
         stops = {name: _stopper(server) for name, server in served.items()}
         for stop in stops.values():
             stack.push_async_callback(stop)
@@ -271,24 +306,24 @@ async def routing_mesh(
             trust_dir=folder,
             memory_target=f"ipv4:{served['memory'].mesh_bound}",
             models_target=f"ipv4:{served['models'].mesh_bound}",
+            models_instances=",".join(addresses),
             **settings_of,
         )
-        parts = _parts(settings, stack)
+        parts = await _parts(settings, stack)
         routing = await _serve(folder, "routing", registrations(parts, settings), validator)
         stack.push_async_callback(_stopper(routing))
         channel = await stack.enter_async_context(grpc.aio.insecure_channel(routing.public_bound))
         yield RoutingMesh(parts, channel, stops)
 
 
-def _parts(settings: RoutingSettings, stack: AsyncExitStack) -> Parts:
+async def _parts(settings: RoutingSettings, stack: AsyncExitStack) -> Parts:
     """Routing's own parts, with its channels to the fakes."""
     private = load_private(settings.trust_dir, "routing")
     channels = ChannelFactory(settings, AssertionSigner("routing", private, SystemClock()))
     stack.push_async_callback(channels.close)
     memory = GrpcMemory(channels.channel("memory"))
-    return make_parts(
-        settings, memory, GrpcModels(channels.channel("models")), stack, SystemClock()
-    )
+    models, _ = await find_models(settings, channels, stack)
+    return make_parts(settings, memory, models, stack, SystemClock())
 
 
 def _memory_services(memory: FakeMemory) -> list[Registration]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from echomesh._client import Client
     from echomesh._errors import EchomeshError, FieldViolation
+    from echomesh._explaining import Attempt, Explanation, Timings
     from echomesh._frames import (
         Accepted,
         Decision,
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "_client": ("Client",),
     "_errors": ("EchomeshError", "FieldViolation"),
+    "_explaining": ("Attempt", "Explanation", "Timings"),
     "_frames": (
         "Accepted",
         "Decision",
@@ -74,10 +76,12 @@ _HOMES = {
 
 __all__ = [
     "Accepted",
+    "Attempt",
     "Client",
     "Conversation",
     "Decision",
     "EchomeshError",
+    "Explanation",
     "FieldViolation",
     "Final",
     "Frame",
@@ -93,6 +97,7 @@ __all__ = [
     "Resume",
     "SyncClient",
     "Text",
+    "Timings",
     "ToolCall",
     "UsedMemory",
     "__version__",

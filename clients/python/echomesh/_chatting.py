@@ -15,9 +15,11 @@ from echomesh._calls import Calls
 from echomesh._errors import EchomeshError
 from echomesh._frames import Final, Frame, Restart, Text, ToolCall, read
 from echomesh._session import Attempts, Deadline
+from echomesh._trace import ClientSpan, client_span
 from echomesh.models.v1 import models_pb2
 from echomesh.routing.v1 import chat_pb2
 
+_CHAT = "echomesh.routing.v1.ChatService/Chat"
 _CHAT_TIMEOUT_S = 60.0
 # The server closes a stream right after its final frame.
 _END_S = 1.0
@@ -86,43 +88,58 @@ class Chatting(Calls):
     async def reply(self, /, text: str, **options: Any) -> tuple[str, Final]:
         """Send a message and wait for the whole reply; the options are those of `chat`."""
         parts: list[str] = []
-        async for frame in self.chat(text, **options):
-            if isinstance(frame, Restart):
-                parts.clear()
-            elif isinstance(frame, Text):
-                parts.append(frame.text)
-            elif isinstance(frame, Final):
-                return "".join(parts), frame
+        async with aclosing(self.chat(text, **options)) as frames:
+            async for frame in frames:
+                if isinstance(frame, Restart):
+                    parts.clear()
+                elif isinstance(frame, Text):
+                    parts.append(frame.text)
+                elif isinstance(frame, Final):
+                    return "".join(parts), frame
         raise EchomeshError(grpc.StatusCode.UNAVAILABLE, "the reply ended without a final frame")
 
     async def _chat_frames(
         self, request: chat_pb2.ChatRequest, deadline: Deadline
     ) -> AsyncGenerator[Frame, None]:
-        attempts = Attempts(_session.chat_method(), deadline)
-        had_output = False
-        while True:
-            try:
-                attempt = _session.stream(
-                    self._transport, self._tokens, request, deadline, attempts
-                )
-                async with aclosing(attempt) as responses:
-                    async for response in responses:
-                        frame = read(response)
-                        if frame is None:
-                            continue
-                        had_output = _has_output(had_output, frame)
-                        if isinstance(frame, Final):
-                            await _let_end(responses)
-                            yield frame
-                            return
-                        yield frame
+        """The frames of all attempts together, which are one call and one span."""
+        with client_span(_CHAT) as span:
+            attempts = Attempts(_session.chat_method(), deadline)
+            had_output = False
+            while True:
                 lost = EchomeshError(grpc.StatusCode.UNAVAILABLE, "the stream broke off")
-            except _session.FAILURES as error:
-                lost = _session.failure(error)
-            await attempts.after(lost, self._transport, self._tokens)
-            if had_output:
-                had_output = False
-                yield Restart("reconnected")
+                attempt = self._attempt(request, deadline, attempts, span)
+                try:
+                    async with aclosing(attempt) as frames:
+                        async for frame in frames:
+                            had_output = _has_output(had_output, frame)
+                            yield frame
+                            if isinstance(frame, Final):
+                                return
+                except _session.FAILURES as error:
+                    lost = _session.failure(error)
+                await attempts.after(lost, self._transport, self._tokens)
+                span.tried_again(lost)
+                if had_output:
+                    had_output = False
+                    yield Restart("reconnected")
+
+    async def _attempt(
+        self,
+        request: chat_pb2.ChatRequest,
+        deadline: Deadline,
+        attempts: Attempts,
+        span: ClientSpan,
+    ) -> AsyncGenerator[Frame, None]:
+        """The frames of one attempt; its stream has ended when the final one comes."""
+        stream = _session.stream(self._transport, self._tokens, request, deadline, attempts, span)
+        async with aclosing(stream) as responses:
+            async for response in responses:
+                frame = read(response)
+                if isinstance(frame, Final):
+                    await _let_end(responses)
+                    span.answered()
+                if frame is not None:
+                    yield frame
 
 
 def _has_output(before: bool, frame: Frame) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 from echomesh import _session
 from echomesh._chatting import Chatting
 from echomesh._conversations import Conversations
+from echomesh._explaining import Explaining
 from echomesh._memories import Memories
 from echomesh._session import Deadline, TokenSource, Transport
 from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
@@ -16,13 +18,17 @@ from echomesh.routing.v1 import routing_pb2, routing_pb2_grpc
 _CALL_TIMEOUT_S = 10.0
 
 
-class Client(Chatting, Memories, Conversations):
+class Client(Chatting, Explaining, Memories, Conversations):
     """A user's connection to a mesh.
 
     `address` is the host:port of any routing replica, or several separated by commas, of which
-    one that fails is passed over; the other services are found from it.
-    TLS is used unless the address is loopback. Timeouts are in seconds, for all attempts of a
-    call together. Methods raise EchomeshError.
+    one that fails is passed over; the other services are found from it. With `forwarded` it is
+    a forwarded port (`kubectl port-forward`, `ssh -L`), and so are the other services' ports, at
+    the same host and by their own numbers. `endpoints` says where auth, memory and routing are
+    reached from here, by these names, in place of what the mesh says.
+    TLS is used unless the address is loopback, or as `tls` says; `server_name` is the name in the
+    servers' certificates where it is not that of the address. Timeouts are in seconds, for all
+    attempts of a call together. Methods raise EchomeshError.
     """
 
     def __init__(
@@ -31,9 +37,20 @@ class Client(Chatting, Memories, Conversations):
         *,
         api_key: str,
         root_certificates: bytes | None = None,
+        tls: bool | None = None,
+        forwarded: bool = False,
+        endpoints: Mapping[str, str] | None = None,
+        server_name: str | None = None,
         timeout_s: float = _CALL_TIMEOUT_S,
     ) -> None:
-        self._transport = Transport(address, root_certificates)
+        self._transport = Transport(
+            address,
+            root_certificates,
+            tls=tls,
+            forwarded=forwarded,
+            endpoints=endpoints,
+            server_name=server_name,
+        )
         self._owns_transport = True
         self._timeout_s = timeout_s
         self._tokens = TokenSource(self._transport, self._exchange_key(api_key))

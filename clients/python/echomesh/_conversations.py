@@ -64,13 +64,16 @@ class Conversations(Calls):
                 return
 
     async def messages(
-        self, conversation_id: str, *, page_size: int = 100
+        self, conversation_id: str, *, page_size: int = 100, newest_first: bool = False
     ) -> AsyncIterator[_types.Message]:
-        """The messages of a conversation in order."""
+        """The messages of a conversation in order, or backwards from the newest."""
         token = ""
         while True:
             request = conversation_pb2.ListMessagesRequest(
-                conversation_id=conversation_id, page_size=page_size, page_token=token
+                conversation_id=conversation_id,
+                page_size=page_size,
+                page_token=token,
+                descending=newest_first,
             )
             answer = await self._conversation("ListMessages", request)
             for item in answer.messages:

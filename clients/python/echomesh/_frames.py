@@ -137,33 +137,33 @@ def _progress(m: chat_pb2.Progress) -> Progress:
     return Progress(stage, m.position, m.estimate.ToTimedelta().total_seconds())
 
 
-def _decision(m: chat_pb2.Decision) -> Decision:
+def decision(m: chat_pb2.Decision) -> Decision:
+    """What was chosen."""
     tier = _name(chat_pb2.Tier, m.tier, "TIER_")
     kind = _name(chat_pb2.QueryType, m.query_type, "QUERY_TYPE_")
     return Decision(tier, kind, m.model, m.reason)
 
 
 def _memories(m: chat_pb2.MemoriesUsed) -> MemoriesUsed:
-    return MemoriesUsed(
-        tuple(
-            UsedMemory(
-                u.memory_id,
-                u.text,
-                u.speaker,
-                u.time.ToDatetime(tzinfo=UTC),
-                u.score,
-                u.conversation_id,
-            )
-            for u in m.memories
-        )
-    )
+    return MemoriesUsed(tuple(used_memory(u) for u in m.memories))
+
+
+def used_memory(u: chat_pb2.UsedMemory) -> UsedMemory:
+    """A memory that was laid before the model."""
+    said_at = u.time.ToDatetime(tzinfo=UTC)
+    return UsedMemory(u.memory_id, u.text, u.speaker, said_at, u.score, u.conversation_id)
+
+
+def finish_reason(value: conversation_pb2.FinishReason.ValueType) -> str:
+    """The name of a finish reason, as `stop`."""
+    return _name(conversation_pb2.FinishReason, value, "FINISH_REASON_")
 
 
 def _final(m: chat_pb2.Final) -> Final:
     return Final(
         message_id=m.message_id,
         reply_id=m.reply_id,
-        finish_reason=_name(conversation_pb2.FinishReason, m.finish_reason, "FINISH_REASON_"),
+        finish_reason=finish_reason(m.finish_reason),
         message_stored=_name(chat_pb2.StoreResult, m.message_stored, "STORE_RESULT_"),
         reply_stored=_name(chat_pb2.StoreResult, m.reply_stored, "STORE_RESULT_"),
         degraded=tuple(m.degraded),
@@ -182,7 +182,7 @@ def _final(m: chat_pb2.Final) -> Final:
 _READERS: dict[str, Callable[[Any], Frame]] = {
     "accepted": _accepted,
     "progress": _progress,
-    "decision": _decision,
+    "decision": decision,
     "memories": _memories,
     "text": lambda m: Text(m.text),
     "tool_call": lambda m: ToolCall(m.id, m.name, m.arguments_json),

@@ -24,6 +24,10 @@ _PROBE_S = 2.0
 # How often to look whether a replica that failed has come back.
 _PROBE_EVERY_S = 1.0
 
+# Calls on a connection that is left may go on for as long as any call may take.
+_LONGEST_CALL_S = 600.0
+
+_CHECK = "/grpc.health.v1.Health/Check"
 # A health answer that says NOT_SERVING; this package has no stubs of the health service.
 _NOT_SERVING = b"\x08\x02"
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
@@ -34,16 +38,35 @@ class PeerLostError(Exception):
 
 
 class Peer:
-    """One replica: its address and its channel."""
+    """One replica, or a balancer in front of several: its address and its channel."""
 
-    def __init__(self, address: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, address: str, connect: Callable[[str], grpc.aio.Channel]) -> None:
         self.address = address
-        self.channel = channel
         # Failed, and not yet seen healthy since: it is called only if there is no other.
         self.suspect = False
         self.probing: asyncio.Task[None] | None = None
         self.probed_at = 0.0
-        self._check: Any = channel.unary_unary("/grpc.health.v1.Health/Check")
+        self._connect = connect
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._open()
+
+    def _open(self) -> None:
+        self.channel = self._connect(self.address)
+        self._check: Any = self.channel.unary_unary(_CHECK)
+
+    def reconnect(self) -> None:
+        """Use a new connection: behind a balancer it may lead to another replica."""
+        task = asyncio.create_task(self.channel.close(_LONGEST_CALL_S))
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+        self._open()
+
+    async def close(self) -> None:
+        """Close the channel, and those that were left."""
+        for task in (self.probing, *self._leaving):
+            if task is not None:
+                task.cancel()
+        await self.channel.close()
 
     async def frozen(self) -> bool:
         """Whether a health check gets no answer at all; an error is one."""
@@ -74,6 +97,8 @@ class Peer:
             if not watch.lost or _is_being_cancelled():
                 raise
             self.suspect = True
+            if watch.channel is self.channel:  # else another call has seen it first
+                self.reconnect()
             raise PeerLostError from None
         except grpc.aio.AioRpcError as error:
             # A deadline says nothing about the replica: the call may just have been too long.
@@ -93,6 +118,7 @@ class Watch:
 
     def __init__(self, peer: Peer, call: Any) -> None:
         self.lost = False
+        self.channel = peer.channel
         self._peer = peer
         self._call = call
         self._heard_at = time.monotonic()
@@ -154,13 +180,11 @@ class Peers:
         peers = list(self._peers.values())
         self._peers.clear()
         for peer in peers:
-            if peer.probing is not None:
-                peer.probing.cancel()
-            await peer.channel.close()
+            await peer.close()
 
     def _peer(self, address: str) -> Peer:
         if address not in self._peers:
-            self._peers[address] = Peer(address, self._connect(address))
+            self._peers[address] = Peer(address, self._connect)
         return self._peers[address]
 
 

@@ -8,7 +8,7 @@ import ipaddress
 import random
 import time
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import grpc
@@ -30,6 +30,7 @@ from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc, routing_pb2, routing_pb
 _T = TypeVar("_T")
 # A token is renewed this long before it expires, so that a call never starts with a stale one.
 _RENEW_BEFORE_S = 30.0
+_GET_ENDPOINTS = "echomesh.routing.v1.MeshService/GetEndpoints"
 _BACKOFF_S = 0.1
 _BACKOFF_CAP_S = 1.0
 _CHANNEL_OPTIONS = [
@@ -41,6 +42,8 @@ _CHANNEL_OPTIONS = [
     # In spite of its name: how long a connection may take to be made, all its round trips.
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 1_000),
+    # Else a new channel to the same address would use the connection that was just given up.
+    ("grpc.use_local_subchannel_pool", 1),
     # Retries are this module's: gRPC would not keep them within one deadline.
     ("grpc.enable_retries", 0),
 ]
@@ -85,9 +88,22 @@ class Transport:
     An address, given or found, may name several replicas: host:port, separated by commas.
     """
 
-    def __init__(self, address: str, root_certificates: bytes | None) -> None:
+    def __init__(
+        self,
+        address: str,
+        root_certificates: bytes | None,
+        *,
+        tls: bool | None = None,
+        forwarded: bool = False,
+        endpoints: Mapping[str, str] | None = None,
+        server_name: str | None = None,
+    ) -> None:
         self._address = address
+        self._given = endpoints or {}
+        self._server_name = server_name
         self._roots = root_certificates
+        self._tls = tls
+        self._forwarded = forwarded
         self._peers = Peers(self._connect)
         self._endpoints: dict[str, str] | None = None
         self._finding = asyncio.Lock()
@@ -105,23 +121,40 @@ class Transport:
         async with _within(deadline), self._finding:
             if self._endpoints is None:
                 peer = self._peers.pick(self._address)
-                call = routing_pb2_grpc.MeshServiceStub(peer.channel).GetEndpoints(
-                    routing_pb2.GetEndpointsRequest(), timeout=deadline.remaining_s()
-                )
-                with peer.watching(call):
-                    answer = await call
-                self._endpoints = {e.service: e.address for e in answer.endpoints}
+                with _trace.client_span(_GET_ENDPOINTS) as span:
+                    call = routing_pb2_grpc.MeshServiceStub(peer.channel).GetEndpoints(
+                        routing_pb2.GetEndpointsRequest(),
+                        timeout=deadline.remaining_s(),
+                        metadata=span.metadata,
+                    )
+                    with peer.watching(call):
+                        answer = await call
+                self._endpoints = {
+                    e.service: self._reached(e.service, e.address) for e in answer.endpoints
+                }
             return self._endpoints
+
+    def _reached(self, service: str, address: str) -> str:
+        """Where a service that the mesh says is at `address` is reached from here."""
+        given = self._given.get(service.split(".")[1])
+        if given:
+            return given
+        if not self._forwarded:
+            return address
+        host, port = self._address.rpartition(":")[0], address.rpartition(":")[2]
+        return f"{host}:{port}"
 
     def forget_endpoints(self) -> None:
         """Look the addresses up again: a service may have moved."""
         self._endpoints = None
 
     def _connect(self, address: str) -> grpc.aio.Channel:
-        if is_loopback(address):
+        tls = not is_loopback(address) if self._tls is None else self._tls
+        if not tls:
             return grpc.aio.insecure_channel(address, options=_CHANNEL_OPTIONS)
         credentials = grpc.ssl_channel_credentials(self._roots)
-        return grpc.aio.secure_channel(address, credentials, options=_CHANNEL_OPTIONS)
+        named = [("grpc.ssl_target_name_override", self._server_name)] if self._server_name else []
+        return grpc.aio.secure_channel(address, credentials, options=[*_CHANNEL_OPTIONS, *named])
 
     async def close(self) -> None:
         """Close every channel."""
@@ -207,11 +240,13 @@ async def unary(
     """
     descriptor = _SERVICES[stub_class].methods_by_name[method]
     attempts = Attempts(descriptor, deadline)
-    with _trace.client_span(f"{descriptor.containing_service.full_name}/{method}") as context:
+    with _trace.client_span(f"{descriptor.containing_service.full_name}/{method}") as span:
         while True:
             try:
-                metadata = [*context, *await attempts.authorization(tokens, deadline)]
-                stub, peer = await transport.stub(stub_class, deadline)
+                with span.below():
+                    own = await attempts.authorization(tokens, deadline)
+                    stub, peer = await transport.stub(stub_class, deadline)
+                metadata = [*span.metadata, *own]
                 call = getattr(stub, method)(
                     request, timeout=deadline.remaining_s(), metadata=metadata
                 )
@@ -219,6 +254,7 @@ async def unary(
                     return await call
             except FAILURES as error:
                 await attempts.after(failure(error), transport, tokens)
+                span.tried_again(failure(error))
 
 
 # What a call may fail with before its error is made one of ours.
@@ -229,7 +265,11 @@ def failure(error: grpc.aio.AioRpcError | PeerLostError) -> EchomeshError:
     """The error that a failed call is told as; one without a reason is the connection's."""
     if isinstance(error, PeerLostError):
         return EchomeshError(grpc.StatusCode.UNAVAILABLE, "the replica stopped answering")
-    return from_rpc_error(error)
+    known = from_rpc_error(error)
+    if known.code is grpc.StatusCode.CANCELLED and not known.reason:
+        # Not by us, who would not be told: gRPC ends so what reaches a server as it stops.
+        return EchomeshError(grpc.StatusCode.UNAVAILABLE, "the replica ended the call")
+    return known
 
 
 class Attempts:
@@ -288,19 +328,21 @@ async def stream(
     request: chat_pb2.ChatRequest,
     deadline: Deadline,
     attempts: Attempts,
+    span: _trace.ClientSpan,
 ) -> AsyncGenerator[chat_pb2.ChatResponse, None]:
-    """One attempt at Chat. Leaving the iteration early cancels the call."""
-    with _trace.client_span("echomesh.routing.v1.ChatService/Chat") as context:
-        metadata = [*context, *await attempts.authorization(tokens, deadline)]
+    """One attempt at Chat, below `span`. Leaving the iteration early cancels the call."""
+    with span.below():
+        own = await attempts.authorization(tokens, deadline)
         stub, peer = await transport.stub(chat_pb2_grpc.ChatServiceStub, deadline)
-        call = stub.Chat(request, timeout=deadline.remaining_s(), metadata=metadata)
-        try:
-            with peer.watching(call) as watch:
-                async for response in call:
-                    watch.heard()
-                    yield response
-        finally:
-            call.cancel()
+    metadata = [*span.metadata, *own]
+    call = stub.Chat(request, timeout=deadline.remaining_s(), metadata=metadata)
+    try:
+        with peer.watching(call) as watch:
+            async for response in call:
+                watch.heard()
+                yield response
+    finally:
+        call.cancel()
 
 
 def chat_method() -> MethodDescriptor:

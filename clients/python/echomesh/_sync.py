@@ -154,6 +154,7 @@ class SyncClient:
 
     chat = _iterated(Client.chat)
     reply = _awaited(Client.reply)
+    explain = _awaited(Client.explain)
     remember = _awaited(Client.remember)
     recall = _awaited(Client.recall)
     correct = _awaited(Client.correct)

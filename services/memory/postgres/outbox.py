@@ -11,16 +11,18 @@ from typing import Any
 from uuid import UUID
 
 from services.memory.model import Job, Owner
+from services.runtime import tracing
 from services.runtime.postgres import Connection
 
 CHANNEL = "memory_outbox"
 """NOTIFY channel that wakes runners when a transaction with new jobs commits."""
 
 _QUEUE = f"""
-WITH queued AS (INSERT INTO memory.outbox AS o (tenant_id, user_id, memory_id)
-  SELECT $1, $2, x.id FROM unnest($3::uuid[]) AS x(id) ORDER BY x.id
+WITH queued AS (INSERT INTO memory.outbox AS o (tenant_id, user_id, memory_id, traceparent)
+  SELECT $1, $2, x.id, $4 FROM unnest($3::uuid[]) AS x(id) ORDER BY x.id
   ON CONFLICT (tenant_id, user_id, memory_id) DO UPDATE
   SET generation = o.generation + 1, attempts = 0, held = false, queued_at = now(),
+    traceparent = excluded.traceparent,
     run_at = CASE WHEN o.leased THEN o.run_at ELSE now() END)
 SELECT pg_notify('{CHANNEL}', '')"""
 # The bound is part of the text: for one that it does not know, Postgres expects a tenth of all
@@ -30,7 +32,7 @@ UPDATE memory.outbox o SET leased = true, run_at = now() + $1 * interval '1 seco
 FROM (SELECT tenant_id, user_id, memory_id FROM memory.outbox
   WHERE NOT held AND run_at <= now() ORDER BY run_at LIMIT {limit} FOR UPDATE SKIP LOCKED) due
 WHERE (o.tenant_id, o.user_id, o.memory_id) = (due.tenant_id, due.user_id, due.memory_id)
-RETURNING o.tenant_id, o.user_id, o.memory_id, o.generation, o.attempts"""
+RETURNING o.tenant_id, o.user_id, o.memory_id, o.generation, o.attempts, o.traceparent"""
 _THESE = """
 (SELECT o.tenant_id, o.user_id, o.memory_id, x.generation FROM memory.outbox o
   JOIN unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS x(tenant, usr, id, generation)
@@ -56,7 +58,8 @@ async def queue(conn: Connection, owner: Owner, memory_ids: Sequence[UUID]) -> N
     """Queue memories in the caller's transaction; one queued already is run again."""
     if not memory_ids:
         return
-    await conn.execute(_QUEUE, owner.tenant_id, owner.user_id, sorted(memory_ids))
+    ids = sorted(memory_ids)
+    await conn.execute(_QUEUE, owner.tenant_id, owner.user_id, ids, tracing.traceparent())
 
 
 async def claim(conn: Connection, limit: int, lease_s: float) -> list[Job]:
@@ -68,6 +71,7 @@ async def claim(conn: Connection, limit: int, lease_s: float) -> list[Job]:
             memory_id=row["memory_id"],
             generation=row["generation"],
             attempts=row["attempts"],
+            traceparent=row["traceparent"],
         )
         for row in found
     ]

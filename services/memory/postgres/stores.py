@@ -25,6 +25,7 @@ from services.memory.model import (
     NewMessage,
     Owner,
     Remembered,
+    Turn,
 )
 from services.memory.postgres import (
     candidates,
@@ -129,6 +130,14 @@ class PostgresStore:
     async def complete_turn(self, owner: Owner, new: CompleteTurn) -> Message:
         """See :class:`ConversationStore`."""
         return await self._as(owner, lambda c: turns.complete(c, owner, new))
+
+    async def get_turn(self, owner: Owner, request_id: str) -> Turn:
+        """See :class:`ConversationStore`."""
+        return await self._as(owner, lambda c: turns.get(c, owner, request_id))
+
+    async def get_turn_of(self, owner: Owner, message_id: UUID) -> Turn:
+        """See :class:`ConversationStore`."""
+        return await self._as(owner, lambda c: turns.get_of(c, owner, message_id))
 
     async def remember(self, owner: Owner, memories: Sequence[NewMemory]) -> list[Memory]:
         """See :class:`MemoryStore`."""

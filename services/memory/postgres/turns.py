@@ -6,7 +6,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from services.memory import turns
-from services.memory.ids import body_hash, turn_message_id, turn_reply_id
+from services.memory.ids import body_hash, turn_message_id, turn_of, turn_reply_id
 from services.memory.model import (
     BeginTurn,
     BegunTurn,
@@ -15,6 +15,7 @@ from services.memory.model import (
     Message,
     NewMessage,
     Owner,
+    Turn,
 )
 from services.memory.postgres import memories, messages, rows
 from services.memory.remember import episode
@@ -37,8 +38,17 @@ _REPLACE = """
 UPDATE memory.messages SET text = $4, said_at = $5, finish_reason = $6, model = $7, metadata = $8
 WHERE tenant_id = $1 AND user_id = $2 AND message_id = $3"""
 _FINISH = """
-UPDATE memory.turns SET reply_id = $4
+UPDATE memory.turns SET reply_id = $4, explanation = $5
 WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3"""
+_GET = """
+SELECT t.request_id, t.conversation_id, t.message_id, t.reply_id,
+  coalesce(t.explanation, ''::bytea) AS explanation, m.said_at AS replied_at
+FROM memory.turns t LEFT JOIN memory.messages m
+  ON m.tenant_id = t.tenant_id AND m.user_id = t.user_id AND m.message_id = t.reply_id
+WHERE t.tenant_id = $1 AND t.user_id = $2 AND t.request_id = $3"""
+_REQUEST_OF = """
+SELECT request_id FROM memory.messages
+WHERE tenant_id = $1 AND user_id = $2 AND message_id = $3"""
 
 
 async def begin(conn: Connection, owner: Owner, new: BeginTurn) -> BegunTurn:
@@ -80,10 +90,30 @@ async def complete(conn: Connection, owner: Owner, new: CompleteTurn) -> Message
         cut_off = await messages.get_message(conn, owner, turn.reply_id)
         if decision is turns.Complete.REPEAT:
             return cut_off
-        return await _replace(conn, owner, turn.conversation_id, cut_off, new)
-    reply = await _store(conn, owner, turn.conversation_id, _reply_of(new, turn.message_id))
-    await conn.execute(_FINISH, owner.tenant_id, owner.user_id, new.request_id, reply.message_id)
+        reply = await _replace(conn, owner, turn.conversation_id, cut_off, new)
+    else:
+        reply = await _store(conn, owner, turn.conversation_id, _reply_of(new, turn.message_id))
+    await conn.execute(
+        _FINISH, owner.tenant_id, owner.user_id, new.request_id, reply.message_id, new.explanation
+    )
     return reply
+
+
+async def get(conn: Connection, owner: Owner, request_id: str) -> Turn:
+    """Return the turn of a request; raises NOT_FOUND."""
+    row = await conn.fetchrow(_GET, owner.tenant_id, owner.user_id, request_id)
+    if row is None:
+        raise not_found("turn")
+    return Turn(**row)
+
+
+async def get_of(conn: Connection, owner: Owner, message_id: UUID) -> Turn:
+    """Return the turn that a message began or a reply ended; raises NOT_FOUND."""
+    stored = await conn.fetchval(_REQUEST_OF, owner.tenant_id, owner.user_id, message_id)
+    request_id = turn_of(stored or "")
+    if not request_id:
+        raise not_found("turn")
+    return await get(conn, owner, request_id)
 
 
 async def _replace(

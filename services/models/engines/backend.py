@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
-from opentelemetry import propagate
 
 from echomesh.worker.v1 import engine_pb2 as pb
 from echomesh.worker.v1.engine_pb2_grpc import EngineWorkerServiceStub
@@ -28,6 +27,7 @@ from services.runtime.supervisor import (
     WorkerSupervisor,
     answers_or_away,
 )
+from services.runtime.tracing import trace_metadata
 
 if TYPE_CHECKING:
     from echomesh.worker.v1.engine_pb2_grpc import EngineWorkerServiceAsyncStub
@@ -110,6 +110,8 @@ class EngineBackend:
                 logprobs=known.logprobs,
                 embeds=known.embeds,
                 parameters=known.parameters,
+                running=self._gate.running,
+                waiting=self._gate.waiting,
             )
         ]
 
@@ -135,7 +137,7 @@ class EngineBackend:
             call = self._stub().Generate(
                 pb.GenerateRequest(generation=request_from(request)),
                 timeout=remaining_s(),
-                metadata=_trace_metadata(),
+                metadata=trace_metadata(),
             )
             try:
                 with self._answering():
@@ -184,7 +186,7 @@ class EngineBackend:
         async with self._gate:
             with self._answering():
                 answer = await self._stub().Embed(
-                    pb.EmbedRequest(texts=texts), timeout=remaining_s(), metadata=_trace_metadata()
+                    pb.EmbedRequest(texts=texts), timeout=remaining_s(), metadata=trace_metadata()
                 )
         return [Vector(one.vector, one.tokens, one.truncated) for one in answer.embeddings]
 
@@ -216,10 +218,3 @@ class EngineBackend:
         with self._answering():
             await self._stub().Wake(pb.WakeRequest(), timeout=_WAKE_LIMIT_S)
         self._asleep = False
-
-
-def _trace_metadata() -> tuple[tuple[str, str], ...]:
-    """The current span, for the engine's own below it."""
-    carrier: dict[str, str] = {}
-    propagate.inject(carrier)
-    return tuple(carrier.items())

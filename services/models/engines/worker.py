@@ -10,14 +10,12 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
 import uvloop
-from opentelemetry import context as tracing
-from opentelemetry import propagate
 
 from echomesh.worker.v1 import engine_pb2 as pb
 from echomesh.worker.v1 import engine_pb2_grpc
@@ -35,6 +33,8 @@ from services.runtime.errors import AppError, Reason, unavailable
 from services.runtime.logs import get_logger
 from services.runtime.status import DETAILS_KEY, to_status
 from services.runtime.supervisor import socket_from_environment
+from services.runtime.telemetry import export_spans
+from services.runtime.tracing import following
 from services.runtime.worker import Progress, run_worker
 
 _LAST_WORDS_S = 0.3
@@ -95,8 +95,7 @@ class EngineWorkerServicer(engine_pb2_grpc.EngineWorkerServiceServicer):
         self, request: pb.GenerateRequest, context: Context
     ) -> AsyncIterator[pb.GenerateResponse]:
         """Stream a reply."""
-        _follow_trace(context)
-        async with _answering(context):
+        async with _answering(context, "Generate"):
             generation = generation_from(request.generation)
             with self._progress.request() as step:
                 async with aclosing(self._loaded().generate(generation, step)) as events:
@@ -116,8 +115,7 @@ class EngineWorkerServicer(engine_pb2_grpc.EngineWorkerServiceServicer):
         self, request: pb.EmbedRequest, context: Context
     ) -> pb.EmbedResponse:
         """Make vectors of texts."""
-        _follow_trace(context)
-        async with _answering(context):
+        async with _answering(context, "Embed"):
             with self._progress.request() as step:
                 vectors = await self._loaded().embed(request.texts, step)
         made = [
@@ -152,17 +150,14 @@ def _end(why: str) -> None:
     asyncio.get_running_loop().call_later(_LAST_WORDS_S, os.killpg, 0, signal.SIGKILL)
 
 
-def _follow_trace(context: Context) -> None:
-    """Make the caller's span the current one of this call's task."""
-    metadata = {str(key): value for key, value in context.invocation_metadata() or ()}
-    tracing.attach(propagate.extract(metadata))
-
-
 @asynccontextmanager
-async def _answering(context: Context) -> AsyncIterator[None]:
-    """Surround a call: an AppError becomes its status."""
+async def _answering(context: Context, method: str = "") -> AsyncIterator[None]:
+    """Surround a call: an AppError becomes its status. A `method` is part of its caller's trace."""
+    path = f"echomesh.worker.v1.EngineWorkerService/{method}"
+    span = following(path, context.invocation_metadata()) if method else nullcontext()
     try:
-        yield
+        with span:
+            yield
     except AppError as error:
         await _abort(context, error)
     except Exception as error:
@@ -195,6 +190,8 @@ async def load_engine(model: EngineModel, report: Report, gone: Gone) -> Engine:
 async def serve(model: EngineModel, socket: Path) -> None:
     """Load `model` and serve it on `socket` until the parent ends."""
     async with AsyncExitStack() as stack:
+        if endpoint := os.environ.get(OTLP_VARIABLE):
+            stack.callback(export_spans("engine", endpoint).shutdown)
 
         async def register(server: grpc.aio.Server, progress: Progress) -> None:
             progress.ready = False

@@ -47,7 +47,17 @@ class ExtractiveBackend:
 
     def models(self) -> Sequence[ModelCard]:
         """Returns the one model there is."""
-        return [ModelCard(MODEL, MODEL, State.READY, generative=False)]
+        gate = self._gate
+        return [
+            ModelCard(
+                MODEL,
+                MODEL,
+                State.READY,
+                generative=False,
+                running=gate.running,
+                waiting=gate.waiting,
+            )
+        ]
 
     async def generate(self, request: Generation, card: ModelCard) -> AsyncGenerator[Event, None]:
         """See `Backend.generate`."""

@@ -121,6 +121,8 @@ class OpenAIBackend:
             json_schema=self._upstream.json_schema,
             logprobs=self._upstream.logprobs,
             parameters=model.parameters,
+            running=self._pace.running,
+            waiting=self._pace.waiting,
         )
 
     def _turn(self, state: State, why: str = "") -> None:

@@ -38,6 +38,16 @@ class Pace:
         """How many replies it is asked for at once now."""
         return self._limit.value
 
+    @property
+    def running(self) -> int:
+        """How many replies it writes now."""
+        return self._places.running
+
+    @property
+    def waiting(self) -> int:
+        """How many replies wait for a place."""
+        return self._places.waiting
+
     @asynccontextmanager
     async def place(self) -> AsyncIterator[None]:
         """Wait for a place and hold it for one reply, all tries of it.

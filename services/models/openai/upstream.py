@@ -17,6 +17,7 @@ from services.models.openai import sse, wire
 from services.models.openai.pace import Strained
 from services.runtime.errors import AppError, Reason
 from services.runtime.logs import get_logger
+from services.runtime.tracing import trace_metadata
 
 # A server on the same network accepts a connection within this or not at all.
 _CONNECT_S = 5.0
@@ -110,7 +111,9 @@ class Server:
         """
 
         def request() -> httpx.Request:
-            return self._http.build_request("POST", "chat/completions", json=body)
+            return self._http.build_request(
+                "POST", "chat/completions", json=body, headers=dict(trace_metadata())
+            )
 
         try:
             return await self._http.send(request(), stream=True)

@@ -8,12 +8,23 @@ from typing import Any
 import pytest
 
 from services.routing import remembering
-from services.routing.domain import BegunTurn, FinishReason, PastMessage, StoreResult, TurnRequest
+from services.routing.domain import (
+    BegunTurn,
+    Decision,
+    Explanation,
+    FinishReason,
+    PastMessage,
+    QueryType,
+    StoreResult,
+    Tier,
+    TurnRequest,
+)
 from services.routing.remembering import MemoryLeg
 from services.routing.streams import Background
 from services.routing.turn import Transcript
 
 WAIT_S = 10.0
+WHY = Explanation(Decision(Tier.FAST, QueryType.RECALL, "m", "ready"), (), (), "")
 MESSAGE = PastMessage("m1", "c1", 1, from_assistant=False, speaker="Ann", text="Hello?")
 
 
@@ -38,7 +49,8 @@ async def test_a_reply_whose_fate_was_unknown_is_written_once_memory_answers(
     turn = TurnRequest("r1", "c1", "Hello?")
     leg = MemoryLeg(memory, turn, Background(), speaker="Echo")
     reply = Transcript(text="Hi.", model="m")
-    fate = await leg.complete(BegunTurn(MESSAGE, 1), reply, FinishReason.STOP, timeout_s=0.05)
+    begun = BegunTurn(MESSAGE, 1)
+    fate = await leg.complete(begun, reply, FinishReason.STOP, WHY, timeout_s=0.05)
     assert fate == ("", StoreResult.UNKNOWN)
     memory.may_answer.set()
     await asyncio.wait_for(memory.stored.wait(), WAIT_S)

@@ -12,9 +12,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
-from echomesh.memory.v1 import memory_pb2_grpc  # noqa: F401 - loads the protos of the table
+from echomesh.memory.v1 import memory_pb2, memory_pb2_grpc
 from services.runtime.channel import ChannelFactory, MeshChannel
 from services.runtime.clock import SystemClock
 from services.runtime.deadline import deadline_scope
@@ -161,13 +162,53 @@ async def test_a_dead_target_fails_in_our_own_terms_and_within_the_deadline(trus
     assert time.monotonic() - started < 2.5
 
 
+class _Stopping(memory_pb2_grpc.MemoryServiceServicer):
+    """A server whose gRPC ends what reaches it as it stops, so many times."""
+
+    def __init__(self, cancels: int) -> None:
+        self._cancels = cancels
+
+    async def Recall(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self._cancels -= 1
+        if self._cancels >= 0:
+            await context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
+        return memory_pb2.RecallResponse()
+
+
+@asynccontextmanager
+async def stopping(cancels: int) -> AsyncIterator[str]:
+    """Such a server; its address."""
+    server = grpc.aio.server()
+    memory_pb2_grpc.add_MemoryServiceServicer_to_server(_Stopping(cancels), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+async def test_an_idempotent_call_that_a_stopping_peer_ends_is_tried_again(trust: Path) -> None:
+    async with stopping(1) as address, calling(trust, address) as channel:
+        recall = memory_pb2_grpc.MemoryServiceStub(channel).Recall
+        assert await recall(memory_pb2.RecallRequest(), timeout=20) == memory_pb2.RecallResponse()
+
+
+async def test_a_peer_that_ends_every_call_is_away_and_the_call_not_cancelled(trust: Path) -> None:
+    async with stopping(99) as address, calling(trust, address) as channel:
+        with pytest.raises(AppError) as caught:
+            recall = memory_pb2_grpc.MemoryServiceStub(channel).Recall
+            await recall(memory_pb2.RecallRequest(), timeout=20)
+    assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
+
+
 def test_only_what_its_proto_calls_idempotent_is_tried_again() -> None:
     config = json.loads(service_config("memory"))
     retried = {entry["name"][0]["method"] for entry in config["methodConfig"]}
     assert {"Recall", "Remember"} <= retried
     for entry in config["methodConfig"]:
         assert 2 <= entry["retryPolicy"]["maxAttempts"] <= 5
-        assert entry["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+        assert entry["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE", "CANCELLED"]
         # Broken in gRPC: it fires early and is not sent (facts.md).
         assert "timeout" not in entry
 

@@ -15,25 +15,26 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from services.runtime import channel as client_side
+from services.runtime import interceptor as server_side
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import Identity, acting_as
+from services.runtime.tracing import ERROR_TYPE, RPC_METHOD, RPC_STATUS
 from tests.support.transport import SERVICE, Text, Wire, method, registration, serving
 from tests.support.waiting import overdue
 
 ALICE = Identity("tenant-1", "alice")
 _EXPORTER = InMemorySpanExporter()
-_OK, _CANCELLED, _LATE, _NOT_FOUND = 0, 1, 4, 5
+_OK, _CANCELLED, _LATE, _NOT_FOUND = "OK", "CANCELLED", "DEADLINE_EXCEEDED", "NOT_FOUND"
 
 
 @pytest.fixture(autouse=True)
-def spans() -> Iterator[InMemorySpanExporter]:
-    """The spans of this test, from whichever provider the process has."""
-    provider = trace.get_tracer_provider()
-    if not isinstance(provider, TracerProvider):
-        provider = TracerProvider()
-        trace.set_tracer_provider(provider)
-    processor = SimpleSpanProcessor(_EXPORTER)
-    provider.add_span_processor(processor)
+def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
+    """The spans of this test, whatever provider the process has got from others."""
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(_EXPORTER))
+    for module in (client_side, server_side):
+        monkeypatch.setattr(module, "_TRACER", provider.get_tracer("test"))
     _EXPORTER.clear()
     yield _EXPORTER
     _EXPORTER.clear()
@@ -49,17 +50,19 @@ async def ended(kind: trace.SpanKind, name: str) -> ReadableSpan:
             await asyncio.sleep(0.01)
 
 
-async def both_codes(name: str) -> tuple[int, int]:
+async def both_codes(name: str) -> tuple[str, str]:
     """The status that client and server wrote down."""
     client = await ended(trace.SpanKind.CLIENT, name)
     server = await ended(trace.SpanKind.SERVER, name)
     assert client.attributes is not None
     assert server.attributes is not None
     for span in (client, server):
-        failed = span.attributes is not None and span.attributes["rpc.grpc.status_code"] != _OK
+        assert span.attributes is not None
+        assert span.attributes[RPC_METHOD] == span.name
+        failed = span.attributes[RPC_STATUS] != _OK
         assert (span.status.status_code is trace.StatusCode.ERROR) == failed
-    key = "rpc.grpc.status_code"
-    return int(str(client.attributes[key])), int(str(server.attributes[key]))
+        assert (ERROR_TYPE in span.attributes) == failed
+    return str(client.attributes[RPC_STATUS]), str(server.attributes[RPC_STATUS])
 
 
 async def endless(request: Any, context: Any) -> AsyncIterator[Any]:
@@ -73,7 +76,7 @@ async def test_the_servers_span_is_a_child_of_the_callers(tmp_path: Path) -> Non
         return request
 
     async with serving(tmp_path, registration(Anyone=echo)) as wire, wire.mesh() as channel:
-        with trace.get_tracer("test").start_as_current_span("outer") as outer:
+        with client_side._TRACER.start_as_current_span("outer") as outer:
             await method(channel, "Anyone")(Text())
     client = await ended(trace.SpanKind.CLIENT, "Anyone")
     server = await ended(trace.SpanKind.SERVER, "Anyone")

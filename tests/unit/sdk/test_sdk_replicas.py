@@ -27,6 +27,7 @@ class Replica(FakeMesh, health_pb2_grpc.HealthServicer):  # type: ignore[misc]
     health_is_unknown = False
     freezes_after_text = False
     slow = False
+    cancels = 0
     calls = 0
     own_address = ""
     server: grpc.aio.Server
@@ -47,6 +48,9 @@ class Replica(FakeMesh, health_pb2_grpc.HealthServicer):  # type: ignore[misc]
 
     async def Recall(self, request: Any, context: Any) -> Any:  # noqa: N802
         self.calls += 1
+        if self.cancels:
+            self.cancels -= 1
+            await context.abort(grpc.StatusCode.CANCELLED, "CANCELLED")
         await self._stand_still()
         if self.slow:
             await asyncio.sleep(5)  # longer than a call may be silent before health is looked at
@@ -203,3 +207,55 @@ async def test_a_mesh_on_the_other_side_of_the_world_can_be_reached() -> None:
             first.address = address
             async with echomesh.Client(address, api_key="k", timeout_s=TIMEOUT_S) as client:
                 assert (await client.recall("q")).hits
+
+
+async def test_a_call_that_a_stopping_server_cancels_is_made_again() -> None:
+    """So gRPC ends, without a reason of ours, a call that arrives just as its server stops."""
+    async with two() as (*pair, client):
+        for replica in pair:
+            replica.cancels = 1
+        result = await client.recall("q")
+        assert [hit.memory.text for hit in result.hits] == ["q"]
+        assert sum(replica.cancels for replica in pair) < 2
+
+
+@asynccontextmanager
+async def balanced(replicas: list[Replica]) -> AsyncIterator[str]:
+    """One address for several replicas: each new connection goes to the first of the list."""
+    piping: set[asyncio.Task[None]] = set()
+
+    async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while data := await source.read(65536):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, port = replicas[0].own_address.split(":")
+        back_reader, back_writer = await asyncio.open_connection(host, int(port))
+        for ends in ((reader, back_writer), (back_reader, writer)):
+            piping.add(asyncio.create_task(pipe(*ends)))
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+        for task in piping:
+            task.cancel()
+
+
+async def test_behind_a_balancer_a_frozen_replica_is_left_by_a_new_connection() -> None:
+    """Such as a Service of Kubernetes, which balances connections; keepalive would take 25 s."""
+    async with two() as (first, second, _):
+        replicas = [first, second]
+        async with balanced(replicas) as address:
+            first.address = second.address = address
+            async with echomesh.Client(address, api_key="k", timeout_s=20.0) as client:
+                await client.recall("q")
+                assert (first.calls, second.calls) == (1, 0)
+                first.frozen = True
+                replicas.reverse()
+                await client.recall("q")
+                assert second.calls == 1

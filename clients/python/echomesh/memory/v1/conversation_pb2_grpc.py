@@ -75,6 +75,11 @@ class ConversationServiceStub:
                 request_serializer=echomesh_dot_memory_dot_v1_dot_conversation__pb2.BeginTurnRequest.SerializeToString,
                 response_deserializer=echomesh_dot_memory_dot_v1_dot_conversation__pb2.BeginTurnResponse.FromString,
                 _registered_method=True)
+        self.GetTurn = channel.unary_unary(
+                '/echomesh.memory.v1.ConversationService/GetTurn',
+                request_serializer=echomesh_dot_memory_dot_v1_dot_conversation__pb2.GetTurnRequest.SerializeToString,
+                response_deserializer=echomesh_dot_memory_dot_v1_dot_conversation__pb2.GetTurnResponse.FromString,
+                _registered_method=True)
         self.CompleteTurn = channel.unary_unary(
                 '/echomesh.memory.v1.ConversationService/CompleteTurn',
                 request_serializer=echomesh_dot_memory_dot_v1_dot_conversation__pb2.CompleteTurnRequest.SerializeToString,
@@ -146,6 +151,13 @@ class ConversationServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTurn(self, request, context):
+        """A turn by its request_id or by either of its messages, with what its runner noted of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CompleteTurn(self, request, context):
         """Stores the reply of a turn. Errors: TURN_SUPERSEDED if a newer runner has taken over.
         """
@@ -195,6 +207,11 @@ def add_ConversationServiceServicer_to_server(servicer, server):
                     servicer.BeginTurn,
                     request_deserializer=echomesh_dot_memory_dot_v1_dot_conversation__pb2.BeginTurnRequest.FromString,
                     response_serializer=echomesh_dot_memory_dot_v1_dot_conversation__pb2.BeginTurnResponse.SerializeToString,
+            ),
+            'GetTurn': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTurn,
+                    request_deserializer=echomesh_dot_memory_dot_v1_dot_conversation__pb2.GetTurnRequest.FromString,
+                    response_serializer=echomesh_dot_memory_dot_v1_dot_conversation__pb2.GetTurnResponse.SerializeToString,
             ),
             'CompleteTurn': grpc.unary_unary_rpc_method_handler(
                     servicer.CompleteTurn,
@@ -419,6 +436,33 @@ class ConversationService:
             '/echomesh.memory.v1.ConversationService/BeginTurn',
             echomesh_dot_memory_dot_v1_dot_conversation__pb2.BeginTurnRequest.SerializeToString,
             echomesh_dot_memory_dot_v1_dot_conversation__pb2.BeginTurnResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTurn(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/echomesh.memory.v1.ConversationService/GetTurn',
+            echomesh_dot_memory_dot_v1_dot_conversation__pb2.GetTurnRequest.SerializeToString,
+            echomesh_dot_memory_dot_v1_dot_conversation__pb2.GetTurnResponse.FromString,
             options,
             channel_credentials,
             insecure,

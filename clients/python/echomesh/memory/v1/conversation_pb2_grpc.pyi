@@ -57,6 +57,8 @@ class ConversationServiceStub:
     """Stores the user's message of a chat turn and makes the caller its runner. Errors:
     REQUEST_ID_REUSED.
     """
+    GetTurn: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.GetTurnRequest, _conversation_pb2.GetTurnResponse]
+    """A turn by its request_id or by either of its messages, with what its runner noted of it."""
     CompleteTurn: _grpc.UnaryUnaryMultiCallable[_conversation_pb2.CompleteTurnRequest, _conversation_pb2.CompleteTurnResponse]
     """Stores the reply of a turn. Errors: TURN_SUPERSEDED if a newer runner has taken over."""
 
@@ -89,6 +91,8 @@ class ConversationServiceAsyncStub(ConversationServiceStub):
     """Stores the user's message of a chat turn and makes the caller its runner. Errors:
     REQUEST_ID_REUSED.
     """
+    GetTurn: _aio.UnaryUnaryMultiCallable[_conversation_pb2.GetTurnRequest, _conversation_pb2.GetTurnResponse]  # type: ignore[assignment]
+    """A turn by its request_id or by either of its messages, with what its runner noted of it."""
     CompleteTurn: _aio.UnaryUnaryMultiCallable[_conversation_pb2.CompleteTurnRequest, _conversation_pb2.CompleteTurnResponse]  # type: ignore[assignment]
     """Stores the reply of a turn. Errors: TURN_SUPERSEDED if a newer runner has taken over."""
 
@@ -166,6 +170,14 @@ class ConversationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Stores the user's message of a chat turn and makes the caller its runner. Errors:
         REQUEST_ID_REUSED.
         """
+
+    @_abc_1.abstractmethod
+    def GetTurn(
+        self,
+        request: _conversation_pb2.GetTurnRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_conversation_pb2.GetTurnResponse, _abc.Awaitable[_conversation_pb2.GetTurnResponse]]:
+        """A turn by its request_id or by either of its messages, with what its runner noted of it."""
 
     @_abc_1.abstractmethod
     def CompleteTurn(

@@ -24,10 +24,14 @@ _sym_db = _symbol_database.Default()
 
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from echomesh.common.v1 import options_pb2 as echomesh_dot_common_dot_v1_dot_options__pb2
+from echomesh.memory.v1 import conversation_pb2 as echomesh_dot_memory_dot_v1_dot_conversation__pb2
+from echomesh.models.v1 import models_pb2 as echomesh_dot_models_dot_v1_dot_models__pb2
 from echomesh.routing.v1 import chat_pb2 as echomesh_dot_routing_dot_v1_dot_chat__pb2
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!echomesh/routing/v1/routing.proto\x12\x13\x65\x63homesh.routing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a echomesh/common/v1/options.proto\x1a\x1e\x65\x63homesh/routing/v1/chat.proto\":\n\x0e\x45xplainRequest\x12(\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\"\xbd\x01\n\x0f\x45xplainResponse\x12\x39\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.echomesh.routing.v1.DecisionR\x08\x64\x65\x63ision\x12\x38\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x1c.echomesh.routing.v1.AttemptR\x08\x61ttempts\x12\x1a\n\x08\x64\x65graded\x18\x03 \x03(\tR\x08\x64\x65graded\x12\x19\n\x08trace_id\x18\x04 \x01(\tR\x07traceId\"a\n\x07\x41ttempt\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12!\n\x0c\x65rror_reason\x18\x02 \x01(\tR\x0b\x65rrorReason\x12\x1d\n\nelapsed_ms\x18\x03 \x01(\x03R\telapsedMs\"\x8e\x01\n\x15SubmitFeedbackRequest\x12(\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\x12\'\n\x05score\x18\x02 \x01(\x02\x42\x11\xbaH\x0e\n\x0c\x1d\x00\x00\x80?-\x00\x00\x80\xbf@\x01R\x05score\x12\"\n\x07\x63omment\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10R\x07\x63omment\"\x18\n\x16SubmitFeedbackResponse\"\x15\n\x13GetEndpointsRequest\"m\n\x14GetEndpointsResponse\x12;\n\tendpoints\x18\x01 \x03(\x0b\x32\x1d.echomesh.routing.v1.EndpointR\tendpoints\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\"P\n\x08\x45ndpoint\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x18\n\x07\x61\x64\x64ress\x18\x02 \x01(\tR\x07\x61\x64\x64ress\x12\x10\n\x03tls\x18\x03 \x01(\x08R\x03tls2\xf1\x01\n\x0eRoutingService\x12\x64\n\x07\x45xplain\x12#.echomesh.routing.v1.ExplainRequest\x1a$.echomesh.routing.v1.ExplainResponse\"\x0e\xca\xda\x18\x02\x08\x02\xd2\xda\x18\x04\x08\x01\x10\x03\x12y\n\x0eSubmitFeedback\x12*.echomesh.routing.v1.SubmitFeedbackRequest\x1a+.echomesh.routing.v1.SubmitFeedbackResponse\"\x0e\xca\xda\x18\x02\x08\x02\xd2\xda\x18\x04\x08\x01\x10\x03\x32\x82\x01\n\x0bMeshService\x12s\n\x0cGetEndpoints\x12(.echomesh.routing.v1.GetEndpointsRequest\x1a).echomesh.routing.v1.GetEndpointsResponse\"\x0e\xca\xda\x18\x02\x08\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!echomesh/routing/v1/routing.proto\x12\x13\x65\x63homesh.routing.v1\x1a\x1b\x62uf/validate/validate.proto\x1a echomesh/common/v1/options.proto\x1a%echomesh/memory/v1/conversation.proto\x1a\x1f\x65\x63homesh/models/v1/models.proto\x1a\x1e\x65\x63homesh/routing/v1/chat.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"`\n\x0e\x45xplainRequest\x12&\n\nrequest_id\x18\x01 \x01(\tB\x07\xbaH\x04r\x02\x18@R\trequestId\x12&\n\nmessage_id\x18\x02 \x01(\tB\x07\xbaH\x04r\x02\x18@R\tmessageId\"\xd5\x05\n\x0f\x45xplainResponse\x12\x39\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1d.echomesh.routing.v1.DecisionR\x08\x64\x65\x63ision\x12\x38\n\x08\x61ttempts\x18\x02 \x03(\x0b\x32\x1c.echomesh.routing.v1.AttemptR\x08\x61ttempts\x12\x1a\n\x08\x64\x65graded\x18\x03 \x03(\tR\x08\x64\x65graded\x12\x19\n\x08trace_id\x18\x04 \x01(\tR\x07traceId\x12\x1d\n\nrequest_id\x18\x05 \x01(\tR\trequestId\x12\'\n\x0f\x63onversation_id\x18\x06 \x01(\tR\x0e\x63onversationId\x12\x1d\n\nmessage_id\x18\x07 \x01(\tR\tmessageId\x12\x19\n\x08reply_id\x18\x08 \x01(\tR\x07replyId\x12.\n\x04time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x45\n\rfinish_reason\x18\n \x01(\x0e\x32 .echomesh.memory.v1.FinishReasonR\x0c\x66inishReason\x12;\n\x08memories\x18\x0b \x03(\x0b\x32\x1f.echomesh.routing.v1.UsedMemoryR\x08memories\x12&\n\x0fused_memory_ids\x18\x0c \x03(\tR\rusedMemoryIds\x12/\n\x05usage\x18\r \x01(\x0b\x32\x19.echomesh.models.v1.UsageR\x05usage\x12\x36\n\x07timings\x18\x0e \x01(\x0b\x32\x1c.echomesh.routing.v1.TimingsR\x07timings\x12#\n\nconfidence\x18\x0f \x01(\x01H\x00R\nconfidence\x88\x01\x01\x12\x1b\n\ttrace_url\x18\x10 \x01(\tR\x08traceUrlB\r\n\x0b_confidence\"\xe8\x01\n\x07Timings\x12\x33\n\x07started\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07started\x12\x35\n\x08prepared\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08prepared\x12\x38\n\nfirst_text\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\tfirstText\x12\x37\n\tgenerated\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\tgenerated\"a\n\x07\x41ttempt\x12\x14\n\x05model\x18\x01 \x01(\tR\x05model\x12!\n\x0c\x65rror_reason\x18\x02 \x01(\tR\x0b\x65rrorReason\x12\x1d\n\nelapsed_ms\x18\x03 \x01(\x03R\telapsedMs\"\x8e\x01\n\x15SubmitFeedbackRequest\x12(\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\trequestId\x12\'\n\x05score\x18\x02 \x01(\x02\x42\x11\xbaH\x0e\n\x0c\x1d\x00\x00\x80?-\x00\x00\x80\xbf@\x01R\x05score\x12\"\n\x07\x63omment\x18\x03 \x01(\tB\x08\xbaH\x05r\x03\x18\x80\x10R\x07\x63omment\"\x18\n\x16SubmitFeedbackResponse\"\x15\n\x13GetEndpointsRequest\"m\n\x14GetEndpointsResponse\x12;\n\tendpoints\x18\x01 \x03(\x0b\x32\x1d.echomesh.routing.v1.EndpointR\tendpoints\x12\x18\n\x07version\x18\x02 \x01(\tR\x07version\"P\n\x08\x45ndpoint\x12\x18\n\x07service\x18\x01 \x01(\tR\x07service\x12\x18\n\x07\x61\x64\x64ress\x18\x02 \x01(\tR\x07\x61\x64\x64ress\x12\x10\n\x03tls\x18\x03 \x01(\x08R\x03tls2\xf1\x01\n\x0eRoutingService\x12\x64\n\x07\x45xplain\x12#.echomesh.routing.v1.ExplainRequest\x1a$.echomesh.routing.v1.ExplainResponse\"\x0e\xca\xda\x18\x02\x08\x02\xd2\xda\x18\x04\x08\x01\x10\x03\x12y\n\x0eSubmitFeedback\x12*.echomesh.routing.v1.SubmitFeedbackRequest\x1a+.echomesh.routing.v1.SubmitFeedbackResponse\"\x0e\xca\xda\x18\x02\x08\x02\xd2\xda\x18\x04\x08\x01\x10\x03\x32\x82\x01\n\x0bMeshService\x12s\n\x0cGetEndpoints\x12(.echomesh.routing.v1.GetEndpointsRequest\x1a).echomesh.routing.v1.GetEndpointsResponse\"\x0e\xca\xda\x18\x02\x08\x01\xd2\xda\x18\x04\x08\x01\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +39,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'echomesh.routing.v1.routing
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXPLAINREQUEST'].fields_by_name['request_id']._loaded_options = None
-  _globals['_EXPLAINREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\006r\004\020\001\030@'
+  _globals['_EXPLAINREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\004r\002\030@'
+  _globals['_EXPLAINREQUEST'].fields_by_name['message_id']._loaded_options = None
+  _globals['_EXPLAINREQUEST'].fields_by_name['message_id']._serialized_options = b'\272H\004r\002\030@'
   _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\006r\004\020\001\030@'
   _globals['_SUBMITFEEDBACKREQUEST'].fields_by_name['score']._loaded_options = None
@@ -48,24 +54,26 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTINGSERVICE'].methods_by_name['SubmitFeedback']._serialized_options = b'\312\332\030\002\010\002\322\332\030\004\010\001\020\003'
   _globals['_MESHSERVICE'].methods_by_name['GetEndpoints']._loaded_options = None
   _globals['_MESHSERVICE'].methods_by_name['GetEndpoints']._serialized_options = b'\312\332\030\002\010\001\322\332\030\004\010\001\020\003'
-  _globals['_EXPLAINREQUEST']._serialized_start=153
-  _globals['_EXPLAINREQUEST']._serialized_end=211
-  _globals['_EXPLAINRESPONSE']._serialized_start=214
-  _globals['_EXPLAINRESPONSE']._serialized_end=403
-  _globals['_ATTEMPT']._serialized_start=405
-  _globals['_ATTEMPT']._serialized_end=502
-  _globals['_SUBMITFEEDBACKREQUEST']._serialized_start=505
-  _globals['_SUBMITFEEDBACKREQUEST']._serialized_end=647
-  _globals['_SUBMITFEEDBACKRESPONSE']._serialized_start=649
-  _globals['_SUBMITFEEDBACKRESPONSE']._serialized_end=673
-  _globals['_GETENDPOINTSREQUEST']._serialized_start=675
-  _globals['_GETENDPOINTSREQUEST']._serialized_end=696
-  _globals['_GETENDPOINTSRESPONSE']._serialized_start=698
-  _globals['_GETENDPOINTSRESPONSE']._serialized_end=807
-  _globals['_ENDPOINT']._serialized_start=809
-  _globals['_ENDPOINT']._serialized_end=889
-  _globals['_ROUTINGSERVICE']._serialized_start=892
-  _globals['_ROUTINGSERVICE']._serialized_end=1133
-  _globals['_MESHSERVICE']._serialized_start=1136
-  _globals['_MESHSERVICE']._serialized_end=1266
+  _globals['_EXPLAINREQUEST']._serialized_start=290
+  _globals['_EXPLAINREQUEST']._serialized_end=386
+  _globals['_EXPLAINRESPONSE']._serialized_start=389
+  _globals['_EXPLAINRESPONSE']._serialized_end=1114
+  _globals['_TIMINGS']._serialized_start=1117
+  _globals['_TIMINGS']._serialized_end=1349
+  _globals['_ATTEMPT']._serialized_start=1351
+  _globals['_ATTEMPT']._serialized_end=1448
+  _globals['_SUBMITFEEDBACKREQUEST']._serialized_start=1451
+  _globals['_SUBMITFEEDBACKREQUEST']._serialized_end=1593
+  _globals['_SUBMITFEEDBACKRESPONSE']._serialized_start=1595
+  _globals['_SUBMITFEEDBACKRESPONSE']._serialized_end=1619
+  _globals['_GETENDPOINTSREQUEST']._serialized_start=1621
+  _globals['_GETENDPOINTSREQUEST']._serialized_end=1642
+  _globals['_GETENDPOINTSRESPONSE']._serialized_start=1644
+  _globals['_GETENDPOINTSRESPONSE']._serialized_end=1753
+  _globals['_ENDPOINT']._serialized_start=1755
+  _globals['_ENDPOINT']._serialized_end=1835
+  _globals['_ROUTINGSERVICE']._serialized_start=1838
+  _globals['_ROUTINGSERVICE']._serialized_end=2079
+  _globals['_MESHSERVICE']._serialized_start=2082
+  _globals['_MESHSERVICE']._serialized_end=2212
 # @@protoc_insertion_point(module_scope)

@@ -4,9 +4,13 @@ isort:skip_file
 Why the mesh chose as it did, what people thought of it, and where the mesh is."""
 
 from collections import abc as _abc
+from echomesh.memory.v1 import conversation_pb2 as _conversation_pb2
+from echomesh.models.v1 import models_pb2 as _models_pb2
 from echomesh.routing.v1 import chat_pb2 as _chat_pb2
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 import builtins as _builtins
 import sys
@@ -24,16 +28,20 @@ class ExplainRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """The Chat call's request_id."""
+    """The Chat call's request_id; this or the next."""
+    message_id: _builtins.str
+    """The user's message or the reply."""
     def __init__(
         self,
         *,
         request_id: _builtins.str = ...,
+        message_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -47,7 +55,29 @@ class ExplainResponse(_message.Message):
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    CONVERSATION_ID_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    REPLY_ID_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    FINISH_REASON_FIELD_NUMBER: _builtins.int
+    MEMORIES_FIELD_NUMBER: _builtins.int
+    USED_MEMORY_IDS_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
+    TIMINGS_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    TRACE_URL_FIELD_NUMBER: _builtins.int
     trace_id: _builtins.str
+    request_id: _builtins.str
+    conversation_id: _builtins.str
+    message_id: _builtins.str
+    """Empty for what was not stored."""
+    reply_id: _builtins.str
+    finish_reason: _conversation_pb2.FinishReason.ValueType
+    confidence: _builtins.float
+    """See Final.confidence."""
+    trace_url: _builtins.str
+    """Where the trace can be looked at; empty unless the mesh knows (ECHOMESH_ROUTING_TRACES_URL)."""
     @_builtins.property
     def decision(self) -> _chat_pb2.Decision: ...
     @_builtins.property
@@ -56,6 +86,22 @@ class ExplainResponse(_message.Message):
 
     @_builtins.property
     def degraded(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When the reply was stored."""
+
+    @_builtins.property
+    def memories(self) -> _containers.RepeatedCompositeFieldContainer[_chat_pb2.UsedMemory]:
+        """Memories that were laid before the model, best first; the text of a forgotten one is empty."""
+
+    @_builtins.property
+    def used_memory_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of those, the ones the reply rests on."""
+
+    @_builtins.property
+    def usage(self) -> _models_pb2.Usage: ...
+    @_builtins.property
+    def timings(self) -> Global___Timings: ...
     def __init__(
         self,
         *,
@@ -63,14 +109,70 @@ class ExplainResponse(_message.Message):
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         degraded: _abc.Iterable[_builtins.str] | None = ...,
         trace_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        conversation_id: _builtins.str = ...,
+        message_id: _builtins.str = ...,
+        reply_id: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        finish_reason: _conversation_pb2.FinishReason.ValueType = ...,
+        memories: _abc.Iterable[_chat_pb2.UsedMemory] | None = ...,
+        used_memory_ids: _abc.Iterable[_builtins.str] | None = ...,
+        usage: _models_pb2.Usage | None = ...,
+        timings: Global___Timings | None = ...,
+        confidence: _builtins.float | None = ...,
+        trace_url: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["decision", b"decision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "confidence", b"confidence", "decision", b"decision", "time", b"time", "timings", b"timings", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "decision", b"decision", "degraded", b"degraded", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_confidence", b"_confidence", "attempts", b"attempts", "confidence", b"confidence", "conversation_id", b"conversation_id", "decision", b"decision", "degraded", b"degraded", "finish_reason", b"finish_reason", "memories", b"memories", "message_id", b"message_id", "reply_id", b"reply_id", "request_id", b"request_id", "time", b"time", "timings", b"timings", "trace_id", b"trace_id", "trace_url", b"trace_url", "usage", b"usage", "used_memory_ids", b"used_memory_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__confidence: _TypeAlias = _typing.Literal["confidence"]  # noqa: Y015
+    _WhichOneofArgType__confidence: _TypeAlias = _typing.Literal["_confidence", b"_confidence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__confidence) -> _WhichOneofReturnType__confidence | None: ...
+
+Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+
+@_typing.final
+class Timings(_message.Message):
+    """Times of a reply, each from the start of its call."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    PREPARED_FIELD_NUMBER: _builtins.int
+    FIRST_TEXT_FIELD_NUMBER: _builtins.int
+    GENERATED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> _duration_pb2.Duration:
+        """Until it had its place: how long it waited for others."""
+
+    @_builtins.property
+    def prepared(self) -> _duration_pb2.Duration:
+        """Until the first model was asked: storing and recalling were done or given up."""
+
+    @_builtins.property
+    def first_text(self) -> _duration_pb2.Duration:
+        """Until the first text of the kept reply."""
+
+    @_builtins.property
+    def generated(self) -> _duration_pb2.Duration:
+        """Until the last text."""
+
+    def __init__(
+        self,
+        *,
+        started: _duration_pb2.Duration | None = ...,
+        prepared: _duration_pb2.Duration | None = ...,
+        first_text: _duration_pb2.Duration | None = ...,
+        generated: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["first_text", b"first_text", "generated", b"generated", "prepared", b"prepared", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_text", b"first_text", "generated", b"generated", "prepared", b"prepared", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___ExplainResponse: _TypeAlias = ExplainResponse  # noqa: Y015
+Global___Timings: _TypeAlias = Timings  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):

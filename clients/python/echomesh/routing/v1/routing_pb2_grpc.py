@@ -50,7 +50,8 @@ class RoutingServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Explain(self, request, context):
-        """Why a reply came from the model it came from. Errors: NOT_FOUND once forgotten.
+        """Why a reply is as it is. A stored reply is explained for as long as it is kept, by any
+        replica; one that was not stored by the replica that made it, for an hour. Errors: NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

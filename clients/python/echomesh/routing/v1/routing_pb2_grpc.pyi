@@ -32,7 +32,9 @@ class RoutingServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RoutingServiceAsyncStub: ...
     Explain: _grpc.UnaryUnaryMultiCallable[_routing_pb2.ExplainRequest, _routing_pb2.ExplainResponse]
-    """Why a reply came from the model it came from. Errors: NOT_FOUND once forgotten."""
+    """Why a reply is as it is. A stored reply is explained for as long as it is kept, by any
+    replica; one that was not stored by the replica that made it, for an hour. Errors: NOT_FOUND.
+    """
     SubmitFeedback: _grpc.UnaryUnaryMultiCallable[_routing_pb2.SubmitFeedbackRequest, _routing_pb2.SubmitFeedbackResponse]
     """What the user thought of a reply. Errors: NOT_SUPPORTED until outcomes are learned from."""
 
@@ -40,7 +42,9 @@ class RoutingServiceStub:
 class RoutingServiceAsyncStub(RoutingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Explain: _aio.UnaryUnaryMultiCallable[_routing_pb2.ExplainRequest, _routing_pb2.ExplainResponse]  # type: ignore[assignment]
-    """Why a reply came from the model it came from. Errors: NOT_FOUND once forgotten."""
+    """Why a reply is as it is. A stored reply is explained for as long as it is kept, by any
+    replica; one that was not stored by the replica that made it, for an hour. Errors: NOT_FOUND.
+    """
     SubmitFeedback: _aio.UnaryUnaryMultiCallable[_routing_pb2.SubmitFeedbackRequest, _routing_pb2.SubmitFeedbackResponse]  # type: ignore[assignment]
     """What the user thought of a reply. Errors: NOT_SUPPORTED until outcomes are learned from."""
 
@@ -51,7 +55,9 @@ class RoutingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _routing_pb2.ExplainRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_routing_pb2.ExplainResponse, _abc.Awaitable[_routing_pb2.ExplainResponse]]:
-        """Why a reply came from the model it came from. Errors: NOT_FOUND once forgotten."""
+        """Why a reply is as it is. A stored reply is explained for as long as it is kept, by any
+        replica; one that was not stored by the replica that made it, for an hour. Errors: NOT_FOUND.
+        """
 
     @_abc_1.abstractmethod
     def SubmitFeedback(
