@@ -1,0 +1,1 @@
+"""The chart without a cluster: rendered, validated, scanned. Run with `make chart-test`."""
