@@ -24,7 +24,7 @@ from tests.support.otlp import Collector, collecting
 
 MODEL = "vllm/smollm2"
 WORKER = "services.models.engines.worker"
-GENERATE = ("engine server EngineWorkerService/Generate", "vllm server llm_request")
+GENERATE = ("engine server EngineWorkerService/Generate", "engine server llm_request")
 Traced = tuple[RunningMesh, Collector, trace.Tracer]
 
 pytestmark = pytest.mark.timeout(600)
