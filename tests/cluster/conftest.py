@@ -104,12 +104,12 @@ async def make_namespace(name: str) -> Namespace:
     return namespace
 
 
-async def drop_namespace(name: str) -> None:
-    """Delete a namespace with all in it, and wait until it is gone."""
+async def drop_namespace(name: str, *, wait: bool = True) -> None:
+    """Delete a namespace with all in it, which takes Kubernetes a minute, however little it is."""
     # Nobody is left whom they would have to serve on for.
     now = ("--all", "--grace-period=0", "--force", "--wait=false", "--ignore-not-found")
     await run("kubectl", "--namespace", name, "delete", "pods", *now)
-    words = ("namespace", name, "--ignore-not-found", f"--timeout={INSTALL_S}s")
+    words = ("namespace", name, "--ignore-not-found", f"--timeout={INSTALL_S}s", f"--wait={wait}")
     await run("kubectl", "delete", *words, timeout_s=INSTALL_S + 30)
 
 
@@ -202,5 +202,5 @@ async def mesh(images: None, tmp_path_factory: pytest.TempPathFactory) -> AsyncI
     await namespace.kubectl("wait", f"pod/{POD}", "--for=condition=Ready", "--timeout=100s")
     yield namespace
     if not os.environ.get("CLUSTER_KEEP"):
-        await drop_namespace(NAMESPACE)
-        await run("kubectl", "delete", "pv", NAMESPACE, "--ignore-not-found", "--timeout=60s")
+        await drop_namespace(NAMESPACE, wait=False)
+        await run("kubectl", "delete", "pv", NAMESPACE, "--ignore-not-found", "--wait=false")

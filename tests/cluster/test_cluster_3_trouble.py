@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -26,9 +27,9 @@ ADMIN_URL = f"postgresql://postgres:{PASSWORD}@db:5432/postgres"
 @pytest_asyncio.fixture(loop_scope="session")
 async def other(mesh: Namespace) -> AsyncIterator[Namespace]:
     """An empty namespace beside the mesh's."""
-    namespace = await make_namespace("echomesh-trouble")
+    namespace = await make_namespace(f"echomesh-trouble-{secrets.token_hex(3)}")
     yield namespace
-    await drop_namespace(namespace.name)
+    await drop_namespace(namespace.name, wait=False)
 
 
 async def said(what: str, words: str, *command: str, namespace: Namespace) -> str:
