@@ -49,7 +49,10 @@ CLASS = "echomesh-test"
 VALUES: dict[str, Any] = {
     "image": {"tag": TAG},
     "tracing": {"endpoint": ENDPOINT if JAEGER else ""},
-    "routing": {"replicas": 2},
+    "routing": {
+        "replicas": 2,
+        "discoverModels": "echomesh/listener=mesh,app.kubernetes.io/component=models",
+    },
     "models": {"replicas": 2},
     "auth": {"replicas": 2},
     "demo": {"postgres": {"image": POSTGRES, "storageClass": CLASS}},
