@@ -44,15 +44,18 @@ def ci(folder: Path, fails: str = "", at: str = "tools") -> tuple[int, str, list
         "ECHOMESH_CLUSTER_TOOL": str(folder / at),
         "KUBECONFIG": "/somebody/elses",
     }
-    done = subprocess.run(
-        ["bash", str(folder / ".ci/run")], env=environment, capture_output=True, text=True
-    )
-    return done.returncode, done.stdout + done.stderr, said.read_text().splitlines()
+    log = folder / "log"
+    with log.open("w") as out:
+        done = subprocess.run(
+            ["bash", str(folder / ".ci/run")], env=environment, stdout=out, stderr=out, check=False
+        )
+    return done.returncode, log.read_text(), said.read_text().splitlines()
 
 
 def test_the_cluster_of_the_tool_is_tested_and_taken_down_and_no_other(tmp_path: Path) -> None:
-    status, _, started = ci(tmp_path)
+    status, told, started = ci(tmp_path)
     assert status == 0
+    assert told.splitlines()[1] == "== set-up", "what was said first is still there at the end"
     assert started[-2:] == ["make test-cluster /box/kubeconfig /built/jaeger", "cluster down"]
     assert "make test-jaeger /somebody/elses /built/jaeger" in started
 
