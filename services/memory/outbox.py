@@ -49,7 +49,6 @@ AWAY = frozenset(
         Reason.DRAINING,
         Reason.OVERLOADED,
         Reason.DEADLINE_EXCEEDED,
-        Reason.CANCELLED,
         Reason.STORAGE_FULL,
     }
 )

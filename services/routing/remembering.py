@@ -42,7 +42,6 @@ AWAY = frozenset(
         Reason.DRAINING,
         Reason.STORAGE_FULL,
         Reason.INTERNAL,
-        Reason.CANCELLED,
     }
 )
 # Of those, the ones that say that nothing was written.
