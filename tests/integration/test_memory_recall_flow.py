@@ -18,7 +18,9 @@ from services.memory.outbox import OutboxLimits, OutboxRunner
 from services.memory.recall import MemoryFilter
 from services.memory.recaller import RecallLimits
 from services.memory.reconcile import Reconciler, rebuild
+from services.runtime import tracing
 from services.runtime.errors import AppError
+from services.runtime.telemetry import IdTracer
 from tests.support.memory_world import (
     ALICE,
     BOB,
@@ -263,6 +265,18 @@ async def test_memory_killed_runners_jobs_are_due_again(world: World) -> None:
         while not await world.settle():
             await asyncio.sleep(0.01)
     assert len(world.index.points) == 1
+
+
+async def test_memory_job_that_is_queued_again_in_the_background_keeps_the_call_that_queued_it(
+    world: World,
+) -> None:
+    """The first check of a fresh mesh queues everything, and the first message is there already."""
+    with IdTracer().start_as_current_span("a call"):
+        await world.say(ALICE, "code one")
+        queued_by = tracing.traceparent()
+    await world.keeper.check()
+    [job] = await world.jobs.claim(10, 15.0)
+    assert (job.generation, job.traceparent) == (2, queued_by)
 
 
 async def test_memory_new_life_of_the_index_is_filled_without_embedding(world: World) -> None:

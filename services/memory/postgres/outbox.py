@@ -22,7 +22,7 @@ WITH queued AS (INSERT INTO memory.outbox AS o (tenant_id, user_id, memory_id, t
   SELECT $1, $2, x.id, $4 FROM unnest($3::uuid[]) AS x(id) ORDER BY x.id
   ON CONFLICT (tenant_id, user_id, memory_id) DO UPDATE
   SET generation = o.generation + 1, attempts = 0, held = false, queued_at = now(),
-    traceparent = excluded.traceparent,
+    traceparent = coalesce(excluded.traceparent, o.traceparent),
     run_at = CASE WHEN o.leased THEN o.run_at ELSE now() END)
 SELECT pg_notify('{CHANNEL}', '')"""
 # The bound is part of the text: for one that it does not know, Postgres expects a tenth of all
@@ -55,7 +55,10 @@ FROM memory.outbox"""
 
 
 async def queue(conn: Connection, owner: Owner, memory_ids: Sequence[UUID]) -> None:
-    """Queue memories in the caller's transaction; one queued already is run again."""
+    """Queue memories in the caller's transaction; one queued already is run again.
+
+    A job keeps the span that queued it when background work, which has none, queues it again.
+    """
     if not memory_ids:
         return
     ids = sorted(memory_ids)
