@@ -707,6 +707,7 @@ class BeginTurnRequest(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     PARENT_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     RECENT_LIMIT_FIELD_NUMBER: _builtins.int
+    MESSAGE_KEY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """The Chat call's request_id."""
     body_sha256: _builtins.bytes
@@ -719,6 +720,10 @@ class BeginTurnRequest(_message.Message):
     """Unset, or the message this one continues from (regenerate, edit, branch)."""
     recent_limit: _builtins.int
     """How many earlier messages of the conversation to return; at most 50."""
+    message_key: _builtins.str
+    """Set: a message of the conversation with this key is what the turn answers; the first turn
+    with the key stores it, later ones find it and store none.
+    """
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
     def __init__(
@@ -732,10 +737,11 @@ class BeginTurnRequest(_message.Message):
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         parent_message_id: _builtins.str = ...,
         recent_limit: _builtins.int = ...,
+        message_key: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_sha256", b"body_sha256", "conversation_id", b"conversation_id", "metadata", b"metadata", "parent_message_id", b"parent_message_id", "recent_limit", b"recent_limit", "request_id", b"request_id", "speaker", b"speaker", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body_sha256", b"body_sha256", "conversation_id", b"conversation_id", "message_key", b"message_key", "metadata", b"metadata", "parent_message_id", b"parent_message_id", "recent_limit", b"recent_limit", "request_id", b"request_id", "speaker", b"speaker", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -299,6 +299,7 @@ class GenerateRequest(_message.Message):
     LORA_ADAPTER_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     LOGPROBS_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """A model of ListModels. Empty: the first one that can."""
     user_name: _builtins.str
@@ -313,6 +314,10 @@ class GenerateRequest(_message.Message):
     logprobs: _builtins.int
     """So many of the likeliest tokens are told for each token of the text, with their
     log-probabilities. 0: none.
+    """
+    tool_choice: _builtins.str
+    """"" leaves calls of `tools` to the model; "required" asks for at least one; else the name of the
+    tool to call. Errors: MODEL_LACKS_ABILITY.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]: ...
@@ -338,10 +343,11 @@ class GenerateRequest(_message.Message):
         lora_adapter: _builtins.str = ...,
         priority: _builtins.int = ...,
         logprobs: _builtins.int = ...,
+        tool_choice: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["response_format", b"response_format", "sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assistant_name", b"assistant_name", "evidence", b"evidence", "logprobs", b"logprobs", "lora_adapter", b"lora_adapter", "messages", b"messages", "model", b"model", "priority", b"priority", "response_format", b"response_format", "sampling", b"sampling", "tools", b"tools", "user_name", b"user_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["assistant_name", b"assistant_name", "evidence", b"evidence", "logprobs", b"logprobs", "lora_adapter", b"lora_adapter", "messages", b"messages", "model", b"model", "priority", b"priority", "response_format", b"response_format", "sampling", b"sampling", "tool_choice", b"tool_choice", "tools", b"tools", "user_name", b"user_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

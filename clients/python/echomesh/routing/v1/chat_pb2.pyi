@@ -148,6 +148,10 @@ class ChatRequest(_message.Message):
     SPEAKER_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     ENSEMBLE_FIELD_NUMBER: _builtins.int
+    INSTRUCTIONS_FIELD_NUMBER: _builtins.int
+    HISTORY_FIELD_NUMBER: _builtins.int
+    MESSAGE_KEY_FIELD_NUMBER: _builtins.int
+    TOOL_CHOICE_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Unique per user; kept when the call is repeated."""
     conversation_id: _builtins.str
@@ -170,6 +174,18 @@ class ChatRequest(_message.Message):
     """The user's name, for prompts and for "I" in questions. Unset: "user"."""
     ensemble: _builtins.bool
     """True: ask two models and keep the better reply."""
+    instructions: _builtins.str
+    """What the application tells the model (a system prompt). Without a `persona` of its own the
+    turn has these instructions in place of the default character's.
+    """
+    message_key: _builtins.str
+    """Names the message, for clients that may send one again for another reply: a message of this
+    conversation that has the key already is answered anew and not stored twice. Unset: a new one.
+    """
+    tool_choice: _builtins.str
+    """Which tools the model may call: "" or "auto" as it likes, "none", "required" at least one, or
+    the name of the one to call. Errors: MODEL_LACKS_ABILITY, ability tool_choice.
+    """
     @_builtins.property
     def tools(self) -> _containers.RepeatedCompositeFieldContainer[_models_pb2.Tool]: ...
     @_builtins.property
@@ -182,6 +198,12 @@ class ChatRequest(_message.Message):
     def sampling(self) -> _models_pb2.Sampling: ...
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    @_builtins.property
+    def history(self) -> Global___History:
+        """The conversation before this message as the client has it. Set, also if it is empty: the
+        prompt shows this in place of what is stored; it is stored nowhere.
+        """
+
     def __init__(
         self,
         *,
@@ -202,10 +224,14 @@ class ChatRequest(_message.Message):
         speaker: _builtins.str = ...,
         metadata: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         ensemble: _builtins.bool = ...,
+        instructions: _builtins.str = ...,
+        history: Global___History | None = ...,
+        message_key: _builtins.str = ...,
+        tool_choice: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_recall", b"_recall", "_store", b"_store", "recall", b"recall", "response_format", b"response_format", "sampling", b"sampling", "store", b"store"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_recall", b"_recall", "_store", b"_store", "history", b"history", "recall", b"recall", "response_format", b"response_format", "sampling", b"sampling", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_recall", b"_recall", "_store", b"_store", "conversation_id", b"conversation_id", "detach", b"detach", "ensemble", b"ensemble", "metadata", b"metadata", "model", b"model", "parent_message_id", b"parent_message_id", "persona", b"persona", "recall", b"recall", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "speaker", b"speaker", "store", b"store", "text", b"text", "tier", b"tier", "tool_messages", b"tool_messages", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_recall", b"_recall", "_store", b"_store", "conversation_id", b"conversation_id", "detach", b"detach", "ensemble", b"ensemble", "history", b"history", "instructions", b"instructions", "message_key", b"message_key", "metadata", b"metadata", "model", b"model", "parent_message_id", b"parent_message_id", "persona", b"persona", "recall", b"recall", "request_id", b"request_id", "response_format", b"response_format", "sampling", b"sampling", "speaker", b"speaker", "store", b"store", "text", b"text", "tier", b"tier", "tool_choice", b"tool_choice", "tool_messages", b"tool_messages", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__recall: _TypeAlias = _typing.Literal["recall"]  # noqa: Y015
     _WhichOneofArgType__recall: _TypeAlias = _typing.Literal["_recall", b"_recall"]  # noqa: Y015
@@ -217,6 +243,28 @@ class ChatRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__store) -> _WhichOneofReturnType__store | None: ...
 
 Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
+
+@_typing.final
+class History(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_models_pb2.ChatMessage]:
+        """Oldest first, roles user and assistant."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_models_pb2.ChatMessage] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___History: _TypeAlias = History  # noqa: Y015
 
 @_typing.final
 class ChatResponse(_message.Message):
