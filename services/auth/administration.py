@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from services.auth.actions import Action
+from services.auth.auditing import by
 from services.auth.credentials import api_key_text, digest, fingerprint, same
 from services.auth.events import alert
 from services.auth.keyring import Keyring
@@ -23,6 +26,7 @@ from services.auth.model import (
 )
 from services.auth.paging import DEFAULT_PAGE_SIZE, Cursor, decode_cursor, encode_cursor
 from services.auth.passwords import Passwords, check_password
+from services.auth.refusals import refusals_recorded
 from services.auth.store import Store, StoredAnswer, TenantTransaction
 from services.runtime.clock import Clock
 from services.runtime.errors import AppError, Reason, not_found
@@ -82,7 +86,8 @@ class Administration:
         async with self._store.tenant(tenant.id) as tx:
             if not await tx.add_tenant(tenant):
                 raise _exists("tenant")
-            await tx.add_user(user, hashed)
+            if await tx.add_user(user, hashed):
+                _audit_tenant(tx, caller, tenant, user)
         return tenant, user
 
     async def create_user(
@@ -98,7 +103,8 @@ class Administration:
         Raises AppError ALREADY_EXISTS, REQUEST_ID_REUSED, PERMISSION_DENIED, INVALID_REQUEST.
         """
         wanted = frozenset(roles) or frozenset({ROLE_USER})
-        _check_grant(caller, wanted)
+        async with self._recorded(caller, Action.USER_CREATE):
+            _check_grant(caller, wanted)
         if password is not None:
             check_password(password)
         hashed = None if password is None else await self._passwords.hash(password)
@@ -114,6 +120,8 @@ class Administration:
             )
             if not await tx.add_user(user, hashed):
                 raise _exists("user")
+            made = by(caller).did(Action.USER_CREATE, f"user:{user.id}", roles=sorted(wanted))
+            tx.audit(made)
             return {"id": user.id, "created_at": user.created_at.isoformat()}
 
         body = {"username": username, "password": password, "roles": sorted(wanted)}
@@ -133,20 +141,31 @@ class Administration:
     async def set_roles(self, caller: Identity, user_id: str, roles: Collection[str]) -> User:
         """Replace a user's roles; raises AppError NOT_FOUND, PERMISSION_DENIED."""
         wanted = frozenset(roles)
-        _check_grant(caller, wanted)
-        async with self._store.tenant(caller.tenant_id) as tx:
+        async with (
+            self._recorded(caller, Action.SET_ROLES, f"user:{user_id}"),
+            self._store.tenant(caller.tenant_id) as tx,
+        ):
+            # First whether there is such a user here: nobody else's id gets into this tenant's log.
             user = await _manageable(tx, caller, user_id)
+            _check_grant(caller, wanted)
             await tx.set_roles(user.id, wanted)
+            roles, before = sorted(wanted), sorted(user.roles)
+            event = by(caller).did(Action.SET_ROLES, f"user:{user.id}", roles=roles, before=before)
+            tx.audit(event)
         return replace(user, roles=wanted)
 
     async def set_password(self, caller: Identity, user_id: str, password: str) -> None:
         """Set a password and end the user's sign-ins; raises AppError NOT_FOUND."""
         check_password(password)
         hashed = await self._passwords.hash(password)
-        async with self._store.tenant(caller.tenant_id) as tx:
+        async with (
+            self._recorded(caller, Action.SET_PASSWORD, f"user:{user_id}"),
+            self._store.tenant(caller.tenant_id) as tx,
+        ):
             user = await _manageable(tx, caller, user_id)
             await tx.set_password(user.id, hashed)
             await tx.revoke_families_of(user.id, "password", self._clock.now())
+            tx.audit(by(caller).did(Action.SET_PASSWORD, f"user:{user.id}"))
 
     async def create_api_key(self, caller: Identity, name: str, user_id: str) -> tuple[ApiKey, str]:
         """Make a key that gives a user's identity; its text is returned here only."""
@@ -158,9 +177,13 @@ class Administration:
             name=name,
             created_at=self._clock.now(),
         )
-        async with self._store.tenant(caller.tenant_id) as tx:
+        async with (
+            self._recorded(caller, Action.API_KEY_CREATE, f"user:{user_id}"),
+            self._store.tenant(caller.tenant_id) as tx,
+        ):
             await _manageable(tx, caller, user_id)
             await tx.add_api_key(key, digest(secret))
+            tx.audit(by(caller).did(Action.API_KEY_CREATE, f"api_key:{key.id}", user=user_id))
         return key, api_key_text(key.id, secret)
 
     async def list_api_keys(
@@ -174,13 +197,18 @@ class Administration:
 
     async def revoke_api_key(self, caller: Identity, key_id: str) -> None:
         """Revoke a key and all sign-ins made with it; again is fine. Raises AppError NOT_FOUND."""
-        async with self._store.tenant(caller.tenant_id) as tx:
+        async with (
+            self._recorded(caller, Action.API_KEY_REVOKE, f"api_key:{key_id}"),
+            self._store.tenant(caller.tenant_id) as tx,
+        ):
             key = await tx.api_key(key_id)
             if key is None:
                 raise not_found("api key")
             await _manageable(tx, caller, key.user_id)
             await tx.revoke_api_key(key_id, self._clock.now())
             await tx.revoke_families_from(key_id, self._clock.now())
+            if key.revoked_at is None:
+                tx.audit(by(caller).did(Action.API_KEY_REVOKE, f"api_key:{key_id}"))
         alert("api_key_revoked", key_id=key_id, by=caller.user_id)
 
     async def rotate_signing_key(self, caller: Identity, request_id: str) -> SigningKey:
@@ -193,11 +221,16 @@ class Administration:
             keys = await self._store.signing_keys()
             return next(key for key in keys if key.id == kept.answer["key_id"])
         # A crash before the answer is kept does no harm: the key waits, and is returned again.
-        key = await self._keyring.rotate()
+        key = await self._keyring.rotate(by(caller))
         async with self._store.tenant(caller.tenant_id) as tx:
             stored = StoredAnswer(mark, {"key_id": key.id})
             await tx.keep_answer(caller.user_id, request_id, stored, self._clock.now())
         return key
+
+    def _recorded(
+        self, caller: Identity, action: Action, target: str = ""
+    ) -> AbstractAsyncContextManager[None]:
+        return refusals_recorded(self._store, caller, action, target)
 
     async def _once(
         self,
@@ -217,6 +250,16 @@ class Administration:
             stored = StoredAnswer(mark, answer)
             await tx.keep_answer(caller.user_id, request_id, stored, self._clock.now())
             return answer
+
+
+def _audit_tenant(tx: TenantTransaction, caller: Identity, tenant: Tenant, admin: User) -> None:
+    """In the new tenant's log, and in that of the tenant whose operator made it."""
+    operator, home = by(caller), caller.tenant_id
+    made = operator.did(Action.TENANT_CREATE, f"tenant:{tenant.id}", operator_tenant=home)
+    tx.audit(made)
+    tx.audit(made, home)
+    roles = sorted(admin.roles)
+    tx.audit(operator.did(Action.USER_CREATE, f"user:{admin.id}", roles=roles))
 
 
 def _check_grant(caller: Identity, roles: frozenset[str]) -> None:

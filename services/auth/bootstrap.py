@@ -9,12 +9,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.auth.actions import Action
 from services.auth.administration import Administration
+from services.auth.auditing import By
 from services.auth.credentials import SystemRandomness, digest, parse_api_key, same
 from services.auth.keyring import Keyring
 from services.auth.model import ROLE_APP, ROLE_USER, ROLES, ApiKey, Tenant, User
 from services.auth.store import Store
 from services.auth.wrapping import write_private
+from services.runtime.audit import BOOTSTRAP
 from services.runtime.clock import Clock
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import Identity
@@ -42,8 +45,8 @@ class Bootstrap:
 
         With `renew` one that was revoked is replaced, else it stays as it is.
         """
-        await self.keyring.ensure_key()
         tenant = await self._tenant(tenant_name)
+        await self.keyring.ensure_key(By(tenant.id, BOOTSTRAP))
         result = {"tenant": tenant.name, "tenant_id": tenant.id}
         for entry, username, roles in _ACCOUNTS:
             user = await self._user(tenant, username, roles)
@@ -64,14 +67,18 @@ class Bootstrap:
         if tenant is None:
             tenant = Tenant(SystemRandomness().new_id(), name, self.clock.now())
             async with self.store.tenant(tenant.id) as tx:
-                await tx.add_tenant(tenant)
+                if await tx.add_tenant(tenant):
+                    by = By(tenant.id, BOOTSTRAP)
+                    tx.audit(by.did(Action.TENANT_CREATE, f"tenant:{tenant.id}"))
         return await self.store.tenant_named(name) or tenant
 
     async def _user(self, tenant: Tenant, username: str, roles: frozenset[str]) -> User:
         user_id = SystemRandomness().new_id()
         user = User(tenant.id, user_id, username, None, roles, self.clock.now())
         async with self.store.tenant(tenant.id) as tx:
-            await tx.add_user(user, None)
+            if await tx.add_user(user, None):
+                by = By(tenant.id, BOOTSTRAP)
+                tx.audit(by.did(Action.USER_CREATE, f"user:{user.id}", roles=sorted(roles)))
             found = await tx.user_named(username)
         return found[0] if found else user
 

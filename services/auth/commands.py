@@ -19,6 +19,7 @@ from services.auth.wrapping import ensure_wrapping_key
 from services.runtime.clock import SystemClock
 from services.runtime.errors import AppError
 from services.runtime.kube import Conflict, Secret
+from services.runtime.logs import setup_logs
 from services.runtime.migrate import MigrationError, migrate_service
 from services.runtime.pgbinaries import PostgresUnavailable
 
@@ -28,11 +29,15 @@ _MIGRATIONS = Path(__file__).parent / "migrations"
 def run_command(settings: AuthSettings, arguments: Sequence[str]) -> None:
     """Run one command; ends the process with one line if it cannot be done."""
     options = _parser().parse_args(arguments)
+    # What is logged, such as the audit log's anchors, stays out of what a command prints.
+    logs = setup_logs("auth", settings)
     try:
         asyncio.run(_COMMANDS[options.command](settings, options))
     except (AppError, Conflict, MigrationError, PostgresUnavailable) as error:
         text = error.message if isinstance(error, AppError) else str(error)
         raise SystemExit(f"echomesh: {text}") from error
+    finally:
+        logs.close()
 
 
 async def _migrate(settings: AuthSettings, _: argparse.Namespace) -> None:
@@ -89,7 +94,9 @@ def _show(credentials: Mapping[str, str], place: str) -> None:
 
 async def _prepare(_: AuthSettings, options: argparse.Namespace) -> None:
     url = options.postgres_url_file.read_text("utf-8").strip() if options.postgres_url_file else ""
-    wanted = Wanted(options.services.split(","), url, options.postgres_host, options.wait)
+    wanted = Wanted(
+        options.services.split(","), url, options.postgres_host, options.wait, options.certificates
+    )
     await prepare(Secret(options.secret), wanted)
 
 
@@ -112,5 +119,6 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--services", required=True, help="the services, with commas between")
     prepare.add_argument("--postgres-url-file", type=Path, help="address of an administrator")
     prepare.add_argument("--postgres-host", default="", help="host:port of a server of our own")
+    prepare.add_argument("--certificates", default="", help="trust domain of certificates to sign")
     prepare.add_argument("--wait", type=float, default=0.0, help="seconds to wait for Postgres")
     return parser

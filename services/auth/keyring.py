@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 import jwt
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from services.auth.actions import Action
+from services.auth.auditing import By
 from services.auth.events import alert
 from services.auth.keys import (
     RotationPolicy,
@@ -20,6 +22,7 @@ from services.auth.keys import (
 )
 from services.auth.model import Randomness, SigningKey, User
 from services.auth.store import Store
+from services.runtime.audit import AuditEvent
 from services.runtime.authenticate import FORWARDED_PAST_EXPIRY_S
 from services.runtime.clock import Clock
 from services.runtime.errors import AppError, Reason, unavailable
@@ -86,16 +89,16 @@ class Keyring:
             keys = self._keys
         return jwks_at(keys, self._clock.now())
 
-    async def ensure_key(self) -> None:
+    async def ensure_key(self, by: By) -> None:
         """Make the first key, which signs at once: nobody can hold an older token."""
         if await self._store.signing_keys():
             return
         now = self._clock.now()
         key = new_signing_key(self._wrapping_key, self._randomness.key_id(), now, now)
-        await self._store.add_signing_key(key, None)
+        await self._store.add_signing_key(key, None, by.tenant_id, _published(by, key))
         self._read_at = None
 
-    async def rotate(self) -> SigningKey:
+    async def rotate(self, by: By) -> SigningKey:
         """Publish a key. One that is published and does not sign yet is returned instead."""
         for _ in range(_ROTATE_ATTEMPTS):
             keys = await self._store.signing_keys()
@@ -105,7 +108,8 @@ class Keyring:
                 return waiting
             signs_from, retires_at = rotation_times(self._policy, now)
             key = new_signing_key(self._wrapping_key, self._randomness.key_id(), now, signs_from)
-            if await self._store.add_signing_key(key, retires_at):
+            event = _published(by, key)
+            if await self._store.add_signing_key(key, retires_at, by.tenant_id, event):
                 self._read_at = None
                 alert("signing_key_published", key_id=key.id)
                 return key
@@ -127,6 +131,10 @@ class Keyring:
         if private is None:
             private = self._private[key.id] = unwrap(self._wrapping_key, key)
         return private
+
+
+def _published(by: By, key: SigningKey) -> AuditEvent:
+    return by.did(Action.SIGNING_KEY_PUBLISH, f"signing_key:{key.id}")
 
 
 def policy_from(publish_ahead_s: int, token_life_s: int) -> RotationPolicy:

@@ -11,6 +11,7 @@ from services.auth.model import ApiKey, SigningKey, Tenant
 from services.auth.postgres_rows import to_api_key, to_signing_key, to_tenant
 from services.auth.postgres_transaction import PostgresTransaction
 from services.auth.store import TenantTransaction
+from services.runtime.audit import AuditEvent, AuditLog
 from services.runtime.postgres import Connection, Database
 
 # Advisory lock that lets one replica at a time publish a signing key ("keys").
@@ -23,13 +24,17 @@ class PostgresStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._log = AuditLog("auth")
 
     @asynccontextmanager
     async def tenant(self, tenant_id: str) -> AsyncIterator[TenantTransaction]:
         """Open a transaction inside a tenant."""
         async with self._database.transaction() as connection:
             await connection.execute(_SET, "app.tenant_id", tenant_id)
-            yield PostgresTransaction(connection, tenant_id)
+            transaction = PostgresTransaction(connection, tenant_id)
+            yield transaction
+            written = await transaction.write_audited(self._log)
+        self._log.announce(written)
 
     async def tenant_named(self, name: str) -> Tenant | None:
         """Return a tenant by name."""
@@ -80,7 +85,9 @@ class PostgresStore:
             )
         return [to_signing_key(row) for row in rows]
 
-    async def add_signing_key(self, key: SigningKey, retire_others_at: datetime | None) -> bool:
+    async def add_signing_key(
+        self, key: SigningKey, retire_others_at: datetime | None, tenant_id: str, event: AuditEvent
+    ) -> bool:
         """Publish a key and set when those before it retire; False: another was published since."""
         async with self._database.transaction() as connection:
             await connection.execute("select pg_advisory_xact_lock($1)", _KEYS_LOCK)
@@ -96,7 +103,10 @@ class PostgresStore:
                 retire_others_at,
             )
             await _insert_signing_key(connection, key)
-            return True
+            await connection.execute(_SET, "app.tenant_id", tenant_id)
+            written = await self._log.append(connection, tenant_id, [event])
+        self._log.announce(written)
+        return True
 
 
 async def _lock_failures(connection: Connection, key: bytes) -> Failures | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, LiteralString
@@ -11,9 +12,11 @@ from services.auth.model import ApiKey, Family, RefreshToken, Tenant, User
 from services.auth.paging import Cursor
 from services.auth.postgres_rows import to_api_key, to_family, to_refresh_token, to_user
 from services.auth.store import StoredAnswer
+from services.runtime.audit import Anchor, AuditEvent, AuditLog
 from services.runtime.postgres import Connection
 
 _ADDED = "INSERT 0 1"
+_SET_TENANT = "select set_config('app.tenant_id', $1, true)"
 
 
 class PostgresTransaction:
@@ -22,6 +25,22 @@ class PostgresTransaction:
     def __init__(self, connection: Connection, tenant_id: str) -> None:
         self._connection = connection
         self._tenant_id = tenant_id
+        self._audited: defaultdict[str, list[AuditEvent]] = defaultdict(list)
+
+    def audit(self, event: AuditEvent, tenant_id: str | None = None) -> None:
+        """Keep an event until the transaction's end: from its writing on, others wait."""
+        self._audited[tenant_id or self._tenant_id].append(event)
+
+    async def write_audited(self, log: AuditLog) -> list[Anchor]:
+        """Write the events; in one order of tenants, so that two transactions cannot deadlock."""
+        written = []
+        for tenant_id, events in sorted(self._audited.items()):
+            if tenant_id != self._tenant_id:
+                await self._connection.execute(_SET_TENANT, tenant_id)
+            written += await log.append(self._connection, tenant_id, events)
+            if tenant_id != self._tenant_id:
+                await self._connection.execute(_SET_TENANT, self._tenant_id)
+        return written
 
     async def answer_of(self, user_id: str, request_id: str) -> StoredAnswer | None:
         """Return the kept answer, one transaction after the other."""

@@ -12,9 +12,12 @@ import sys
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from services.auth.wrapping import ensure_wrapping_key
+from services.runtime.certificates import new_authority, read_authority, service_certificate
+from services.runtime.errors import AppError, Reason
 from services.runtime.external import ExternalPostgres
 from services.runtime.kube import Conflict, Secret
 from services.runtime.pgbinaries import PostgresUnavailable
@@ -35,13 +38,15 @@ class Wanted:
 
     `postgres_url` is the address of a Postgres role that may create databases and roles; empty:
     the roles are made by somebody else. With `postgres_host` (host:port) alone a superuser's
-    password is made too, for a server that is started with it.
+    password is made too, for a server that is started with it. With `trust_domain` an authority and
+    each service's certificate for mutual TLS are made too, good for as long as the authority is.
     """
 
     services: Sequence[str]
     postgres_url: str = ""
     postgres_host: str = ""
     wait_s: float = 0.0
+    trust_domain: str = ""
 
 
 async def prepare(secret: Secret, wanted: Wanted) -> None:
@@ -81,11 +86,33 @@ def make_missing(folder: Path, wanted: Wanted) -> str:
     """Make the files that are missing; returns the database administrator's address, if any."""
     create_trust(folder, wanted.services)
     ensure_wrapping_key(folder / "wrapping.key")
+    if wanted.trust_domain:
+        _make_certificates(folder, wanted, datetime.now(UTC))
     admin_dsn = wanted.postgres_url or _own_postgres(folder, wanted.postgres_host)
     if admin_dsn:
         passwords = kept_passwords(folder, new_passwords(WITH_DATABASE))
         _write_addresses(folder, admin_dsn, passwords, WITH_DATABASE)
     return admin_dsn
+
+
+def _make_certificates(folder: Path, wanted: Wanted, now: datetime) -> None:
+    cert, key = folder / "mesh-ca.crt", folder / "mesh-ca.key"
+    if not cert.exists():
+        made = new_authority(now)
+        write_private(key, made.key_pem.decode())
+        write_private(cert, made.cert_pem.decode())
+    try:
+        authority = read_authority(cert.read_bytes(), key.read_bytes(), now)
+    except (OSError, ValueError) as error:
+        text = f"mesh-ca.crt and mesh-ca.key cannot be used ({error}): see docs/kubernetes.md"
+        raise AppError(Reason.INTERNAL, text) from None
+    life = authority.certificate.not_valid_after_utc - now
+    for service in wanted.services:
+        if (folder / f"{service}.tls.crt").exists():
+            continue
+        pem = service_certificate(authority, service, wanted.trust_domain, now, life)
+        write_private(folder / f"{service}.tls.key", pem.key.decode())
+        write_private(folder / f"{service}.tls.crt", pem.cert.decode())
 
 
 def _own_postgres(folder: Path, host: str) -> str:

@@ -8,8 +8,9 @@ from datetime import timedelta
 
 from pydantic import SecretStr
 
-from echomesh.auth.v1 import admin_pb2_grpc, auth_pb2_grpc
+from echomesh.auth.v1 import admin_pb2_grpc, audit_pb2_grpc, auth_pb2_grpc
 from services.auth.administration import Administration
+from services.auth.audit_service import AuditServicer
 from services.auth.config import AuthSettings
 from services.auth.credentials import SystemRandomness
 from services.auth.keyring import Keyring, policy_from
@@ -19,6 +20,8 @@ from services.auth.pruning import keep_pruned
 from services.auth.service import AdminServicer, AuthServicer
 from services.auth.sessions import Lifetimes, Sessions
 from services.auth.wrapping import derive_key, read_wrapping_key
+from services.runtime.audit import AuditLog
+from services.runtime.audit_reading import AuditReader
 from services.runtime.clock import Clock, SystemClock
 from services.runtime.errors import AppError, Reason
 from services.runtime.postgres import Database
@@ -84,7 +87,7 @@ async def build(settings: AuthSettings, stack: AsyncExitStack) -> Server:
 
 
 def registrations_of(parts: Parts) -> list[Registration]:
-    """Return auth's two gRPC services."""
+    """Return auth's gRPC services."""
     return [
         Registration(
             auth_pb2_grpc.add_AuthServiceServicer_to_server,
@@ -95,6 +98,11 @@ def registrations_of(parts: Parts) -> list[Registration]:
             admin_pb2_grpc.add_AdminServiceServicer_to_server,
             AdminServicer(parts.administration),
             "echomesh.auth.v1.AdminService",
+        ),
+        Registration(
+            audit_pb2_grpc.add_AuditServiceServicer_to_server,
+            AuditServicer(AuditReader(parts.database, AuditLog("auth"))),
+            "echomesh.auth.v1.AuditService",
         ),
     ]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from services.auth.actions import Action
+from services.auth.auditing import by, refused, signed_in
 from services.auth.credentials import (
     digest,
     parse_api_key,
@@ -18,7 +20,9 @@ from services.auth.login_limits import attempt_key, network_of
 from services.auth.model import ROLE_USER, Family, Randomness, RefreshToken, Tokens, User
 from services.auth.passwords import Passwords
 from services.auth.refresh import Verdict, judge
+from services.auth.refusal_limit import RefusalLimit
 from services.auth.store import Store, TenantTransaction
+from services.runtime.audit import AuditEvent
 from services.runtime.clock import Clock
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import Identity
@@ -59,6 +63,7 @@ class Sessions:
         self._lifetimes = lifetimes
         self._clock = clock
         self._randomness = randomness
+        self._refusals = RefusalLimit(clock)
 
     async def login(self, tenant_name: str, username: str, password: str, peer: str) -> Tokens:
         """Sign in by password from gRPC peer `peer`.
@@ -71,7 +76,7 @@ class Sessions:
             alert("login_rate_limited", network=network_of(peer))
             raise _rate_limited(wait_s)
         try:
-            found = await self._find(tenant_name, username)
+            tenant_id, found = await self._find(tenant_name, username)
             fits = await self._passwords.verify(found[1] if found else None, password)
         except AppError:
             # Refused for want of room, or Postgres is away: no password was tried.
@@ -79,9 +84,14 @@ class Sessions:
             raise
         if not fits or not found:
             record("login_refused")
+            if tenant_id is not None:
+                user_id = found[0].id if found else None
+                details = {"network": network_of(peer)}
+                await self._note(tenant_id, refused(user_id, Action.LOGIN, details))
             raise _invalid()
         await self._store.forget_failures(key)
-        tokens = await self._begin(found[0], password_hash=found[1])
+        event = signed_in(found[0].id, Action.LOGIN, network=network_of(peer))
+        tokens = await self._begin(found[0], event, password_hash=found[1])
         record("login")
         return tokens
 
@@ -93,25 +103,30 @@ class Sessions:
         """
         parsed = parse_api_key(text)
         found = await self._store.api_key(parsed[0]) if parsed else None
-        if parsed is None or found is None or not same(found[1], digest(parsed[1])):
+        if parsed is None or found is None:
             record("api_key_refused")
             raise _invalid()
-        key = found[0]
-        if key.revoked_at is not None:
+        key, fits = found[0], same(found[1], digest(parsed[1]))
+        if not fits or key.revoked_at is not None:
+            record("api_key_refused")
+            details = {"api_key": key.id, "reason": "revoked" if fits else "wrong"}
+            await self._note(key.tenant_id, refused(None, Action.API_KEY_EXCHANGE, details))
             raise _invalid()
         async with self._store.tenant(key.tenant_id) as tx:
             user = await tx.user(key.user_id)
         if user is None:
             raise _invalid()
-        return await self._begin(user, api_key_id=key.id)
+        event = signed_in(user.id, Action.API_KEY_EXCHANGE, api_key=key.id)
+        return await self._begin(user, event, api_key_id=key.id)
 
     async def exchange_token(self, app: Identity, external_id: str) -> tuple[Tokens, str]:
         """Sign in an application's end user, made on first use; return also the user's id."""
         async with self._store.tenant(app.tenant_id) as tx:
             user = await tx.external_user(external_id)
             if user is None:
-                user = await self._make_external(tx, app.tenant_id, external_id)
-        return await self._begin(user), user.id
+                user = await self._make_external(tx, app, external_id)
+        event = by(app).did(Action.TOKEN_EXCHANGE, f"user:{user.id}")
+        return await self._begin(user, event), user.id
 
     async def refresh(self, text: str, request_id: str) -> Tokens:
         """Exchange a refresh token for new tokens; the rules are in `refresh.judge`.
@@ -135,19 +150,31 @@ class Sessions:
             return
         async with self._store.tenant(tenant_id) as tx:
             found = await tx.lock_token(digest(text))
-            if found is not None:
-                await tx.revoke_family(found[1].id, "logout", self._clock.now())
+            if found is not None and found[1].revoked_for is None:
+                family = found[1]
+                await tx.revoke_family(family.id, "logout", self._clock.now())
+                tx.audit(signed_in(family.user_id, Action.LOGOUT, session=family.id))
 
-    async def _find(self, tenant_name: str, username: str) -> tuple[User, str | None] | None:
+    async def _find(
+        self, tenant_name: str, username: str
+    ) -> tuple[str | None, tuple[User, str | None] | None]:
+        """The id of the tenant, if there is one, and its user with the password's hash."""
         tenant = await self._store.tenant_named(tenant_name)
         if tenant is None:
-            return None
+            return None, None
         async with self._store.tenant(tenant.id) as tx:
-            return await tx.user_named(username)
+            return tenant.id, await tx.user_named(username)
 
-    async def _make_external(self, tx: TenantTransaction, tenant_id: str, external_id: str) -> User:
+    async def _note(self, tenant_id: str, event: AuditEvent) -> None:
+        """Record a refusal, which changed nothing."""
+        bounded = self._refusals.bounded(tenant_id, event)
+        if bounded is not None:
+            async with self._store.tenant(tenant_id) as tx:
+                tx.audit(bounded)
+
+    async def _make_external(self, tx: TenantTransaction, app: Identity, external_id: str) -> User:
         user = User(
-            tenant_id=tenant_id,
+            tenant_id=app.tenant_id,
             id=self._randomness.new_id(),
             username=None,
             external_id=external_id,
@@ -155,6 +182,8 @@ class Sessions:
             created_at=self._clock.now(),
         )
         if await tx.add_user(user, None):
+            roles = sorted(user.roles)
+            tx.audit(by(app).did(Action.USER_CREATE, f"user:{user.id}", roles=roles))
             return user
         # Made by another call in the meantime.
         made = await tx.external_user(external_id)
@@ -163,7 +192,12 @@ class Sessions:
         return made
 
     async def _begin(
-        self, user: User, *, api_key_id: str | None = None, password_hash: str | None = None
+        self,
+        user: User,
+        event: AuditEvent,
+        *,
+        api_key_id: str | None = None,
+        password_hash: str | None = None,
     ) -> Tokens:
         now = self._clock.now()
         family = Family(
@@ -183,6 +217,7 @@ class Sessions:
             if password_hash is not None and not await tx.hold_password(user.id, password_hash):
                 raise _invalid()
             await tx.add_family(family, token)
+            tx.audit(replace(event, details={**event.details, "session": family.id}))
         return await self._complete(_Grant(user, text, token.expires_at))
 
     async def _rotate(
@@ -202,6 +237,7 @@ class Sessions:
             alert("refresh_reused", tenant_id=family.tenant_id, user_id=family.user_id)
         refusal = _refusal(verdict)
         if refusal is not None:
+            self._note_refusal(tx, verdict, family)
             return refusal
         user = await tx.user(family.user_id)
         if user is None:
@@ -210,7 +246,17 @@ class Sessions:
             await tx.mark_used(sha256, request_id, now)
         text, successor = self._new_token(family, sha256, now)
         await tx.add_token(successor)
+        tx.audit(signed_in(user.id, Action.REFRESH, session=family.id))
         return _Grant(user, text, successor.expires_at)
+
+    def _note_refusal(self, tx: TenantTransaction, verdict: Verdict, family: Family) -> None:
+        """Record a refused token; always where it ended the session, which happens once."""
+        details = {"session": family.id, "reason": verdict.name.lower()}
+        event = refused(family.user_id, Action.REFRESH, details)
+        ends = verdict is Verdict.REUSED and family.revoked_for is None
+        bounded = event if ends else self._refusals.bounded(family.tenant_id, event)
+        if bounded is not None:
+            tx.audit(bounded)
 
     def _new_token(
         self, family: Family, parent: bytes | None, now: datetime

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from services.auth.model import ApiKey, Family, RefreshToken, SigningKey, Tenant, User
 from services.auth.paging import Cursor
+from services.runtime.audit import AuditEvent
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,13 @@ class StoredAnswer:
 
 class TenantTransaction(Protocol):
     """Steps inside one tenant; all or none of them happen."""
+
+    def audit(self, event: AuditEvent, tenant_id: str | None = None) -> None:
+        """Record what the transaction does, in the log of its own or another tenant.
+
+        It is written as the transaction's last step; without it nothing is done.
+        """
+        ...
 
     async def answer_of(self, user_id: str, request_id: str) -> StoredAnswer | None:
         """Return the kept answer. Two transactions with one id run one after the other."""
@@ -156,9 +164,12 @@ class Store(Protocol):
         """Return all signing keys, the newest first."""
         ...
 
-    async def add_signing_key(self, key: SigningKey, retire_others_at: datetime | None) -> bool:
+    async def add_signing_key(
+        self, key: SigningKey, retire_others_at: datetime | None, tenant_id: str, event: AuditEvent
+    ) -> bool:
         """Publish a key and set when those before it retire; False: another was published since.
 
-        Only the first key may come with `retire_others_at` None.
+        Only the first key may come with `retire_others_at` None. `event` goes to the log of the
+        tenant whose operator it was.
         """
         ...

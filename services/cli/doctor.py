@@ -14,7 +14,8 @@ from services.cli.connect import Place
 from services.cli.doctor_remote import examine_remote
 from services.cli.files import CommandError, MeshFile, read_credentials, read_mesh
 from services.cli.findings import Finding
-from services.cli.health import Answer, ask_health, ask_reach
+from services.cli.health import Answer, MeshTls, ask_health, ask_reach, own_certificate
+from services.cli.plan import Layout
 
 # Below this a burst of messages could fill the disk before anyone looks.
 LOW_DISK_MB = 500
@@ -46,8 +47,10 @@ async def examine_local(data: Path) -> AsyncIterator[Finding]:
         yield Finding("mesh", False, str(error), f"echomesh up --data {data}")
         return
     yield check_mode(data / "credentials.json")
+    pem = own_certificate(Layout(data)).current if mesh.mutual_tls else None
     for name, address in mesh.services.items():
-        yield await check_health(name, address)
+        tls = MeshTls(pem, name) if pem else None
+        yield await check_health(name, address, tls)
     yield await check_language_model(mesh)
 
 
@@ -64,13 +67,13 @@ def check_mode(path: Path) -> Finding:
     return Finding("credentials", mode == 0o600, f"mode {mode:04o}", f"chmod 600 {path}")
 
 
-async def check_health(name: str, address: str) -> Finding:
+async def check_health(name: str, address: str, tls: MeshTls | None = None) -> Finding:
     """Ask a service for its own health, and for what it reaches of the parts it needs."""
-    answer = await ask_health(address, _TIMEOUT_S)
+    answer = await ask_health(address, _TIMEOUT_S, tls)
     if answer is not Answer.SERVING:
         advice = f"see the log of {name} in the data folder"
         return Finding(name, False, f"{address}: {answer.value}", advice)
-    reach = await ask_reach(address)
+    reach = await ask_reach(address, tls)
     if reach is None:
         return Finding(name, False, "serving, but does not say what it reaches", "try again")
     if reach.missing:

@@ -25,10 +25,14 @@ class MeshFile(BaseModel):
 
     # host:port of routing's public listener, from which an SDK finds the rest.
     address: str
+    # Where HTTP clients find the mesh; empty if an older release wrote the file.
+    http: str = ""
     # host:port of each service's metrics listener, by service.
     metrics: dict[str, str]
     # host:port of each service's mesh listener, by service.
     services: dict[str, str]
+    # Whether mesh listeners ask for a certificate, as there is one in certs/cli.
+    mutual_tls: bool = False
     # The process of `echomesh up`.
     pid: int
 

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
-from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO
 
 import typer
-from rich.console import Console
 
-from echomesh import Client, EchomeshError, __version__
+from echomesh import Client, __version__
+from services.cli import audit as audit_command
 from services.cli import chat as chat_command
 from services.cli import doctor as doctor_command
 from services.cli import why as why_command
+from services.cli.certs import certs
 from services.cli.connect import Address, Authority, Data, Place, User
 from services.cli.files import DEFAULT_DATA, CommandError
 from services.cli.importer import ImportReport, import_lines, wait_indexed
+from services.cli.running import fail as _fail
+from services.cli.running import run as _run
 from services.cli.settings_view import in_force
 from services.cli.up import UpOptions, run_up
 
-_T = TypeVar("_T")
 # A large history may still be indexing when this is over; recall finds it all the same.
 _INDEX_TIMEOUT_S = 600.0
 # The last of a mesh's ports lies 24 above the first.
@@ -31,6 +31,8 @@ _MAX_PORT_BASE = 65_535 - 24
 _SOME_REJECTED = 2
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(audit_command.app, name="audit")
+app.command()(certs)
 
 
 @app.command()
@@ -174,21 +176,6 @@ def version() -> None:
 async def _with_client(place: Place, work: Any) -> Any:
     async with place.client() as client:
         return await work(client)
-
-
-def _run(work: Coroutine[Any, Any, _T]) -> _T:
-    try:
-        return asyncio.run(work)
-    except (CommandError, EchomeshError, OSError) as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
-    raise AssertionError("unreachable")
-
-
-def _fail(line: str) -> None:
-    Console(stderr=True, soft_wrap=True).print(f"echomesh: {line}", markup=False, highlight=False)
-    raise typer.Exit(1)
 
 
 def _show_progress(report: ImportReport) -> None:

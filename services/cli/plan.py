@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from services.runtime.roles import RoleDsns
-from services.runtime.settings import local_address
+from services.runtime.settings import TRUST_DOMAIN, local_address
 
 # In the order of starting: each needs at most those before it to do its work.
-SERVICES = ("auth", "embeddings", "memory", "models", "routing")
-# Client-facing services have a public listener.
+SERVICES = ("auth", "embeddings", "memory", "models", "routing", "gateway")
+# Client-facing services have a public gRPC listener.
 PUBLIC = ("auth", "memory", "routing")
+# What listens for HTTP, and is called by no other service.
+GATEWAY = "gateway"
+CALLED = tuple(name for name in SERVICES if name != GATEWAY)
 # Services that keep something in Postgres.
 WITH_DATABASE = ("auth", "memory")
 # Rises when a data folder of an older release can no longer be used as it is.
@@ -40,6 +43,16 @@ class Layout:
     def trust(self) -> Path:
         """The services' assertion keys."""
         return self.data / "trust"
+
+    @property
+    def certs(self) -> Path:
+        """An authority and the services' certificates; while it is there, TLS is mutual."""
+        return self.data / "certs"
+
+    @property
+    def cli_certs(self) -> Path:
+        """By which commands ask services for their health."""
+        return self.certs / "cli"
 
     @property
     def logs(self) -> Path:
@@ -71,6 +84,8 @@ class Plan:
     openai_url: str = ""
     openai_model: str = ""
     model_file: Path | None = None
+    # Whether services speak mutual TLS, with certificates that are there.
+    mutual_tls: bool = False
     extra: Mapping[str, str] = field(default_factory=dict)
 
     def address(self, service: str, listener: str) -> str:
@@ -80,7 +95,12 @@ class Plan:
     def addresses(self) -> list[str]:
         """Every address that this mesh will listen on."""
         found = [self.address(s, kind) for s in SERVICES for kind in ("mesh", "metrics")]
-        return found + [self.address(s, "public") for s in PUBLIC]
+        return found + [self.address(s, "public") for s in (*PUBLIC, GATEWAY)]
+
+    @property
+    def http_url(self) -> str:
+        """Where HTTP clients find the mesh."""
+        return f"http://{self.address(GATEWAY, 'public')}"
 
     def environment(self, service: str, dsns: Mapping[str, RoleDsns]) -> dict[str, str]:
         """The settings of one service, by the keys its own settings class reads."""
@@ -94,9 +114,12 @@ class Plan:
             # Small products are slower when two cores share them out among threads.
             "OPENBLAS_NUM_THREADS": "1",
         }
-        if service in PUBLIC:
+        if self.mutual_tls:
+            values[f"{own}MESH_TLS_DIR"] = str(self.layout.certs / service)
+            values[f"{own}MESH_TRUST_DOMAIN"] = TRUST_DOMAIN
+        if service in (*PUBLIC, GATEWAY):
             values[f"{own}PUBLIC_ADDRESS"] = self.address(service, "public")
-        for peer in SERVICES:
+        for peer in CALLED:
             values[f"ECHOMESH_{peer.upper()}_TARGET"] = f"ipv4:{self.address(peer, 'mesh')}"
         return {
             **values,

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from services.cli.files import CommandError, MeshFile, write_json
-from services.cli.health import Answer, ask_health, ask_reach
+from services.cli.health import Answer, MeshTls, ask_health, ask_reach, own_certificate
 from services.cli.keeping import ANSWER_LIMIT_S, Pulse, Restarts
 from services.cli.parts import START_S, bootstrap_auth, start_database, start_service
-from services.cli.plan import SERVICES, Plan
+from services.cli.plan import GATEWAY, SERVICES, Plan
 from services.runtime.embedded import ROOM_BYTES, EmbeddedPostgres
 from services.runtime.external import ExternalPostgres
 from services.runtime.process import Child
@@ -20,6 +20,8 @@ from services.runtime.roles import RoleDsns
 from services.runtime.trust import create_trust
 
 _STOP_S = 12.0
+# Where requests come in, in the order of stopping: each needs those after it to end its work.
+_DOORS = (GATEWAY, "routing")
 _POLL_S = 0.1
 # So long all parts have to find each other; then the mesh is up, and says what is missing.
 _CONNECT_S = 15.0
@@ -48,6 +50,7 @@ class Stack:
         self._children: dict[str, Child] = {}
         self._watchers: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._certificate = own_certificate(plan.layout) if plan.mutual_tls else None
 
     async def start(self) -> None:
         """Bring everything up; raises CommandError in one line, with nothing left running."""
@@ -58,7 +61,7 @@ class Stack:
             self._start_services("embeddings", "models")  # these need no database
             await self._start_postgres()
             self._say("postgres is up")
-            self._start_services("memory", "routing")
+            self._start_services("memory", "routing", GATEWAY)
             self._waiting("the first user and keys")
             await self._prepare_auth()
             self._start_services("auth")
@@ -71,14 +74,15 @@ class Stack:
             undo.pop_all()
 
     async def stop(self) -> None:
-        """Routing first, Postgres last, so that nothing that was acknowledged is lost."""
+        """The doors first, Postgres last, so that nothing that was acknowledged is lost."""
         self._stopping = True
         for watcher in self._watchers:
             watcher.cancel()
         self._plan.layout.mesh_file.unlink(missing_ok=True)
         try:
-            await self._stop_services("routing")
-            await self._stop_services(*(name for name in SERVICES if name != "routing"))
+            for door in _DOORS:
+                await self._stop_services(door)
+            await self._stop_services(*(name for name in SERVICES if name not in _DOORS))
         finally:
             await self._postgres.stop()
 
@@ -114,12 +118,12 @@ class Stack:
         self._children[name] = start_service(name, self._environment(name), output)
 
     async def _wait_healthy(self, name: str) -> None:
-        ends = time.monotonic() + START_S
+        ends, tls = time.monotonic() + START_S, self._tls(name)
         while time.monotonic() < ends:
             child = self._children[name]
             if child.returncode is not None:
                 raise CommandError(f"{name} did not start: {self._last_words(name)}")
-            if await ask_health(self._plan.address(name, "mesh"), 1.0) is Answer.SERVING:
+            if await ask_health(self._plan.address(name, "mesh"), 1.0, tls) is Answer.SERVING:
                 self._say(f"{name} is up")
                 return
             await asyncio.sleep(_POLL_S)
@@ -129,7 +133,7 @@ class Stack:
         """Wait, within a limit, until a service reaches what it needs; else recall is degraded."""
         ends = time.monotonic() + _CONNECT_S
         while True:
-            reach = await ask_reach(self._plan.address(name, "mesh"))
+            reach = await ask_reach(self._plan.address(name, "mesh"), self._tls(name))
             if reach is not None and not reach.missing:
                 return
             if time.monotonic() >= ends:
@@ -137,6 +141,13 @@ class Stack:
                 self._say(f"{name} does without what it cannot reach yet: {missing}")
                 return
             await asyncio.sleep(_POLL_S)
+
+    def _tls(self, name: str) -> MeshTls | None:
+        """How to connect to a service's mesh listener."""
+        if self._certificate is None:
+            return None
+        self._certificate.fresh()  # they may be made anew while the mesh is up
+        return MeshTls(self._certificate.current, name)
 
     def _last_words(self, name: str) -> str:
         text = (self._plan.layout.logs / f"{name}.out").read_text(errors="replace")
@@ -147,8 +158,10 @@ class Stack:
         plan = self._plan
         content = MeshFile(
             address=plan.address("routing", "public"),
+            http=plan.http_url,
             services={name: plan.address(name, "mesh") for name in SERVICES},
             metrics={name: plan.address(name, "metrics") for name in SERVICES},
+            mutual_tls=plan.mutual_tls,
             pid=os.getpid(),
         )
         write_json(plan.layout.mesh_file, content.model_dump())
@@ -179,7 +192,8 @@ class Stack:
             try:
                 return f"ended ({await asyncio.wait_for(child.wait(), pulse.next_check_s)})"
             except TimeoutError:
-                answer = await ask_health(self._plan.address(name, "mesh"), ANSWER_LIMIT_S)
+                address, tls = self._plan.address(name, "mesh"), self._tls(name)
+                answer = await ask_health(address, ANSWER_LIMIT_S, tls)
             why = pulse.take(answer, time.monotonic())
             if why:
                 await child.kill()

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from services.cli.files import read_credentials
 from services.cli.guarded_folder import check_ports, held
 from services.cli.local_model import OFFER, local_model, require_model_file
 from services.cli.offer import agreed, on_terminal
-from services.cli.plan import PUBLIC, SERVICES, Layout, Plan
+from services.cli.plan import GATEWAY, PUBLIC, SERVICES, Layout, Plan
 from services.cli.progress import StartProgress
 from services.cli.sample import play
 from services.cli.stack import Stack
@@ -46,7 +47,14 @@ async def run_up(options: UpOptions) -> None:
     console = Console(highlight=False, soft_wrap=True)
     layout = Layout(options.data.resolve())
     model = await _model_file(console, options)
-    plan = Plan(layout, options.port_base, options.openai_url, options.openai_model, model)
+    plan = Plan(
+        layout,
+        options.port_base,
+        options.openai_url,
+        options.openai_model,
+        model,
+        mutual_tls=layout.certs.exists(),
+    )
     stopping = asyncio.Event()
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
@@ -55,6 +63,8 @@ async def run_up(options: UpOptions) -> None:
         if not await _unless(stopping, check_ports(plan.addresses(), patience_s)):
             return
         console.print(f"Starting the mesh in {layout.data} ...")
+        if plan.mutual_tls:
+            _renew_certificates(console, plan)
         progress = StartProgress(console)
         stack = Stack(plan, progress.say, progress.waiting)
         with progress:
@@ -68,6 +78,14 @@ async def run_up(options: UpOptions) -> None:
         finally:
             console.print("Stopping ...")
             await stack.stop()
+
+
+def _renew_certificates(console: Console, plan: Plan) -> None:
+    # Imported only where certificates are: most meshes of one machine have none.
+    from services.cli.certs_folder import Certs
+
+    if Certs(plan.layout.certs).renew(datetime.now(UTC)):
+        console.print("The services' certificates were made anew")
 
 
 async def _model_file(console: Console, options: UpOptions) -> Path | None:
@@ -114,6 +132,7 @@ def show_addresses(console: Console, plan: Plan) -> None:
     """Where each service listens, and where the data lies."""
     for name in SERVICES:
         public = f"public {plan.address(name, 'public')}  " if name in PUBLIC else ""
+        public = f"{plan.http_url}  " if name == GATEWAY else public
         metrics = f"http://{plan.address(name, 'metrics')}/metrics"
         console.print(f"  {name:11} {public}mesh {plan.address(name, 'mesh')}  {metrics}")
     if plan.model_file:
@@ -130,6 +149,9 @@ async def show_next(console: Console, plan: Plan, options: UpOptions) -> None:
     console.print(f"  {echomesh} chat{data}")
     console.print(f"  {echomesh} import YOUR_HISTORY.jsonl{data}")
     console.print(f"  {echomesh} doctor{data}")
+    console.print(f"In a browser: {plan.http_url}/")
+    console.print(f"OpenAI clients: base URL {plan.http_url}/v1, model echomesh")
+    console.print(f"  both with the API key in {plan.layout.credentials}")
     if not (options.openai_url or plan.model_file):
         found = await find_ollama()
         url, model = (f"{OLLAMA}/v1", found) if found else ("http://HOST:PORT/v1", "MODEL")

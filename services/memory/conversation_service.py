@@ -163,6 +163,7 @@ class ConversationServicer(pb_grpc.ConversationServiceServicer):
                 parent_message_id=convert.uuid(parent, "parent_message_id") if parent else None,
                 recent_limit=request.recent_limit,
                 now=self._clock.now(),
+                message_key=request.message_key,
             ),
         )
         self._on_write()

@@ -19,6 +19,12 @@ def turn_message_id(request_id: str) -> str:
     return f"t:{request_id}"
 
 
+def keyed_message_id(conversation_id: str, message_key: str) -> str:
+    """Return the stored request id of a user's message that several turns may answer."""
+    digest = hashlib.sha256(f"{conversation_id}\0{message_key}".encode()).hexdigest()
+    return f"k:{digest}"
+
+
 def turn_reply_id(request_id: str) -> str:
     """Return the stored request id of the reply of a chat turn."""
     return f"r:{request_id}"

@@ -228,7 +228,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class BeginTurn:
-    """The user's message of a chat turn. ``message_id`` counts only if the turn is new."""
+    """The user's message of a chat turn. ``message_id`` counts only if the message is new.
+
+    ``message_key`` names it within its conversation, for clients that send a message again to get
+    another reply; without one it is new unless the turn was begun before.
+    """
 
     request_id: str
     body_sha256: bytes
@@ -240,6 +244,7 @@ class BeginTurn:
     parent_message_id: UUID | None
     recent_limit: int
     now: datetime
+    message_key: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ import asyncpg
 from pydantic import SecretStr
 
 from echomesh.embeddings.v1 import embeddings_pb2_grpc
-from echomesh.memory.v1 import conversation_pb2_grpc, memory_pb2_grpc
+from echomesh.memory.v1 import audit_pb2_grpc, conversation_pb2_grpc, memory_pb2_grpc
+from services.memory.audit_service import AuditServicer
 from services.memory.config import MemorySettings
 from services.memory.conversation_service import ConversationServicer
 from services.memory.embedder import Embedder, GrpcEmbedder
@@ -24,6 +25,8 @@ from services.memory.outbox import OutboxRunner
 from services.memory.postgres.job_store import PostgresJobStore
 from services.memory.postgres.stores import PostgresStore
 from services.memory.recaller import Recaller
+from services.runtime.audit import AuditLog
+from services.runtime.audit_reading import AuditReader
 from services.runtime.clock import SystemClock
 from services.runtime.errors import AppError, Reason
 from services.runtime.logs import get_logger
@@ -67,6 +70,11 @@ async def build(settings: MemorySettings, stack: AsyncExitStack) -> Server:
             memory_pb2_grpc.add_MemoryServiceServicer_to_server,
             memories,
             f"{PACKAGE}.MemoryService",
+        ),
+        Registration(
+            audit_pb2_grpc.add_AuditServiceServicer_to_server,
+            AuditServicer(AuditReader(database, AuditLog("memory"))),
+            f"{PACKAGE}.AuditService",
         ),
     ]
     return Server(

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from echomesh.common.v1.options_pb2 import ACCESS_USER
 from services.runtime.deadline import MAX_DEADLINE_S
 from services.runtime.errors import AppError, Reason
 from services.runtime.identity import Identity
 from services.runtime.policy import Rule, check_caller, check_subject
+from services.runtime.tls import PeerPolicy
 from services.runtime.tokens import AssertionVerifier, TokenValidator
 
 AUTHORIZATION = "authorization"
@@ -18,6 +20,9 @@ _BEARER = "bearer "
 # A service may hand a token on for this long after it expired: it was good when the user's call
 # started, and that call lasts no longer; the rest is for what is stored at its end.
 FORWARDED_PAST_EXPIRY_S = MAX_DEADLINE_S + 30.0
+
+
+Presented = Callable[[], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -32,20 +37,32 @@ class Authenticator:
     """Applies policies on one listener.
 
     `verifier` is given on mesh listeners, where every call names its calling service; on public
-    ones there is none, and methods for services are refused.
+    ones there is none, and methods for services are refused. With mutual TLS `peers` says whom
+    the caller's certificate must name.
     """
 
     def __init__(
-        self, validator: TokenValidator | None, verifier: AssertionVerifier | None
+        self,
+        validator: TokenValidator | None,
+        verifier: AssertionVerifier | None,
+        peers: PeerPolicy | None = None,
     ) -> None:
         self._validator = validator
         self._verifier = verifier
+        self._peers = peers
 
-    async def authenticate(self, rule: Rule, metadata: Mapping[str, str]) -> Subject:
-        """The subject of a call; raises AppError if the policy refuses it."""
+    async def authenticate(
+        self, rule: Rule, metadata: Mapping[str, str], presented: Presented = dict
+    ) -> Subject:
+        """The subject of a call; raises AppError if the policy refuses it.
+
+        `presented` gives gRPC's auth context, with what the caller's certificate names.
+        """
         if rule.public:
             return Subject(None)
         called_by = self._caller(rule, metadata)
+        if self._peers is not None and called_by is not None:
+            self._peers.check(called_by.caller, presented())
         token = _bearer(metadata)
         if token is not None:
             return await self._with_token(rule, token, called_by)

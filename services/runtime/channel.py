@@ -17,14 +17,17 @@ from opentelemetry import propagate, trace
 
 from services.runtime import metrics
 from services.runtime.authenticate import AUTHORIZATION, CALLER
+from services.runtime.certificate_files import CertificateFiles, files_in
 from services.runtime.deadline import require_time
 from services.runtime.errors import AppError, Reason
 from services.runtime.health import Dependency, connected
 from services.runtime.identity import current_token, identity_or_none
 from services.runtime.metrics import exemplar
+from services.runtime.reloading import ReloadingChannel
 from services.runtime.retry import service_config
 from services.runtime.settings import ServiceSettings
 from services.runtime.status import CODES, from_rpc_error
+from services.runtime.tls import channel_credentials, channel_options
 from services.runtime.tokens import AssertionSigner
 from services.runtime.tracing import end_rpc, rpc_attributes
 
@@ -56,20 +59,31 @@ class ChannelFactory:
         self._settings = settings
         self._signer = signer
         self._channels: dict[str, grpc.aio.Channel] = {}
+        self._files: CertificateFiles | None = None
 
     def channel(self, target: str) -> MeshChannel:
         """The channel to a service, by its name: auth, embeddings, memory, models, routing."""
         if target not in self._channels:
             address: str = getattr(self._settings, f"{target}_target")
-            options = [*_OPTIONS, ("grpc.service_config", service_config(target))]
-            self._channels[target] = grpc.aio.insecure_channel(address, options=options)
+            self._channels[target] = self._open(target, address)
         return MeshChannel(self._channels[target], target, self._signer)
 
     def channel_at(self, target: str, address: str) -> MeshChannel:
         """A channel of its own to one instance of a service, a gRPC target; its user closes it."""
+        return MeshChannel(self._open(target, address), target, self._signer, owned=True)
+
+    def _open(self, target: str, address: str) -> grpc.aio.Channel:
         options = [*_OPTIONS, ("grpc.service_config", service_config(target))]
-        inner = grpc.aio.insecure_channel(address, options=options)
-        return MeshChannel(inner, target, self._signer, owned=True)
+        folder = self._settings.mesh_tls_dir
+        if folder is None:
+            return grpc.aio.insecure_channel(address, options=options)
+        options += channel_options(self._settings.mesh_trust_domain, target)
+        # A new instance may be found while the files are of no use: what was good goes on to be.
+        self._files = files_in(folder, self._files.current if self._files else None)
+        return ReloadingChannel(
+            self._files,
+            lambda pem: grpc.aio.secure_channel(address, channel_credentials(pem), options=options),
+        )
 
     def dependencies(self) -> Mapping[str, Dependency]:
         """The services that channels were made to, each with whether it is connected."""

@@ -31,11 +31,19 @@ _FILE_BACKUPS = 5
 # Lines; about a second of the worst burst we have seen.
 _QUEUE_LINES = 10_000
 _STOP_TIMEOUT_S = 2.0
+_EVIDENCE = "echomesh.evidence"
 
 
 def get_logger(**context: Any) -> structlog.stdlib.BoundLogger:
     """Return a logger; `context` is on each of its lines. Names come from the calling event."""
     logger: structlog.stdlib.BoundLogger = structlog.get_logger(**context)
+    return logger
+
+
+def get_evidence_logger() -> structlog.stdlib.BoundLogger:
+    """Return a logger for evidence: it is written however severe lines must be elsewhere."""
+    logging.getLogger(_EVIDENCE).setLevel(logging.INFO)
+    logger: structlog.stdlib.BoundLogger = structlog.get_logger(_EVIDENCE)
     return logger
 
 
@@ -128,7 +136,7 @@ def setup_logs(name: str, settings: ServiceSettings) -> Logs:
     root.handlers = [_DroppingQueueHandler(lines)]
     root.setLevel(level)
     # asyncio at debug and grpc's poller tell nothing that an operator could use.
-    for noisy in ("asyncio", "grpc", "opentelemetry", "httpx", "httpcore", "urllib3"):
+    for noisy in ("asyncio", "grpc", "opentelemetry", "aiohttp", "httpx", "httpcore", "urllib3"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
     listener.start()
     return Logs(listener)

@@ -26,7 +26,7 @@ from services.runtime.metrics import at_scrape, start_metrics_server, watch_even
 from services.runtime.process import end_with_parent
 from services.runtime.settings import ServiceSettings
 from services.runtime.telemetry import setup_telemetry
-from services.runtime.tls import public_credentials
+from services.runtime.tls import PeerPolicy, mesh_credentials, public_credentials
 from services.runtime.tokens import AssertionVerifier, TokenValidator
 from services.runtime.watching import surroundings, watch_dependencies
 
@@ -92,9 +92,11 @@ class Server:
                 self.settings.public_address, self.public, _PUBLIC, authenticator, credentials
             )
         if self.settings.mesh_address:
-            authenticator = Authenticator(self.validator, self.verifier)
+            credentials = mesh_credentials(self.settings)
+            peers = PeerPolicy(self.settings.mesh_trust_domain) if credentials else None
+            authenticator = Authenticator(self.validator, self.verifier, peers)
             self.mesh_bound = await self._listen(
-                self.settings.mesh_address, self.mesh, _MESH, authenticator
+                self.settings.mesh_address, self.mesh, _MESH, authenticator, credentials
             )
         if self.settings.health_address:
             # Whoever probes has no token, and finds nothing here that needs one.

@@ -16,6 +16,7 @@ from services.runtime.settings_source import COMMON_PREFIX, SettingsError, Setti
 
 __all__ = [
     "PORT_BASE",
+    "TRUST_DOMAIN",
     "ServiceSettings",
     "SettingOrigin",
     "SettingsError",
@@ -23,10 +24,12 @@ __all__ = [
     "local_address",
 ]
 
+# Of a mesh by itself: those that share an authority each take another.
+TRUST_DOMAIN = "echomesh"
 # First port of a local mesh; `echomesh up --port-base` moves them all.
 PORT_BASE = 7400
 # Routing comes first: its public port is the one an SDK is given.
-_SERVICES = ("routing", "auth", "memory", "models", "embeddings")
+_SERVICES = ("routing", "auth", "memory", "models", "embeddings", "gateway")
 # Each listener kind has a block of ten ports, one for each service.
 _LISTENERS = {"public": 0, "mesh": 10, "metrics": 20}
 # sysexits.h EX_CONFIG: a supervisor need not try again.
@@ -101,6 +104,19 @@ class ServiceSettings(BaseSettings):
     )
     public_plaintext: bool = Field(
         False, description="public listener off loopback without TLS: something in front speaks it"
+    )
+    mesh_tls_dir: Path | None = Field(
+        None,
+        description="folder of tls.crt, tls.key and ca.crt for mutual TLS between services, read"
+        " again on change; unset: plain text",
+    )
+    mesh_trust_domain: str = Field(
+        TRUST_DOMAIN,
+        min_length=1,
+        max_length=255,
+        pattern=r"^[a-z0-9._-]+$",
+        description="whose services may call and be called: certificates name SERVICE.DOMAIN and"
+        " spiffe://DOMAIN/SERVICE",
     )
     reflection: bool = Field(False, description="describe the gRPC services to tools (grpcurl)")
     channelz: bool = Field(False, description="serve channelz on the mesh listener")

@@ -128,7 +128,7 @@ def _refused_us(service: str) -> AppError:
     """Not the user's fault: a service that does not take our assertion is as good as away."""
     return AppError(
         Reason.DEPENDENCY_UNAVAILABLE,
-        f"{service} does not accept this service: their clocks or trust keys differ",
+        f"{service} does not accept this service: their clocks, trust keys or certificates differ",
         metadata={"dependency": service},
         retry_after_s=1.0,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from cryptography import x509
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 
+from services.runtime.certificate_files import AUTHORITY, CERT
 from services.runtime.health import Dependency, reached
 from services.runtime.metrics import gauge
 from services.runtime.settings import ServiceSettings
@@ -32,10 +34,9 @@ async def watch_dependencies(dependencies: Mapping[str, Dependency]) -> None:
 
 
 def surroundings(settings: ServiceSettings) -> Iterable[Metric]:
-    """The room on the disk of the data folder, and when the public certificate ends."""
+    """The room on the disk of the data folder, and when the listeners' certificates end."""
     yield from _disk(settings.data_dir)
-    if settings.public_tls_cert is not None:
-        yield from _certificate(settings.public_tls_cert)
+    yield from _certificates(settings)
 
 
 def _disk(folder: Path) -> Iterable[Metric]:
@@ -54,17 +55,27 @@ def _disk(folder: Path) -> Iterable[Metric]:
     yield from (size, free)
 
 
-def _certificate(path: Path) -> Iterable[Metric]:
-    """The end of the first certificate of a chain to end; nothing if it cannot be read."""
-    try:
-        chain = x509.load_pem_x509_certificates(path.read_bytes())
-    except (OSError, ValueError):
-        return
+def _certificates(settings: ServiceSettings) -> Iterable[Metric]:
+    """When nobody new can connect to a listener any more; nothing where no file can be read."""
     expires = GaugeMetricFamily(
         "echomesh_certificate_expires_timestamp_seconds",
         "When a listener's certificate ends, since the epoch.",
         labels=("listener",),
     )
-    ends = min(certificate.not_valid_after_utc for certificate in chain)
-    expires.add_metric(("public",), ends.timestamp())
-    yield expires
+    if settings.public_tls_cert and (chain := _ends(settings.public_tls_cert)):
+        expires.add_metric(("public",), min(chain))
+    folder = settings.mesh_tls_dir
+    if folder and (chain := _ends(folder / CERT)):
+        # Of the authorities the last one counts: while they change, there are the old and the new.
+        expires.add_metric(("mesh",), min(*chain, max(_ends(folder / AUTHORITY), default=math.inf)))
+    if expires.samples:
+        yield expires
+
+
+def _ends(path: Path) -> list[float]:
+    """When each certificate of a file ends, in seconds since 1970."""
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError):
+        return []
+    return [each.not_valid_after_utc.timestamp() for each in found]

@@ -8,6 +8,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from cryptography.x509 import (
+    DNSName,
+    SubjectAlternativeName,
+    UniformResourceIdentifier,
+    load_pem_x509_certificate,
+)
 
 from services.auth.preparing import Wanted, fill, prepare
 from services.auth.wrapping import read_wrapping_key
@@ -65,6 +71,27 @@ async def test_what_is_there_stays_and_what_another_job_made_meanwhile_stays_too
     assert set(json.loads(after.pop("trust.json"))) == {*SERVICES, "models"}
     before.pop("trust.json")
     assert after == before
+
+
+async def test_certificates_are_signed_once_and_name_their_service(
+    api: KubeApi, secret: Secret, tmp_path: Path
+) -> None:
+    """For mutual TLS where no cert-manager is; a service that comes later gets one too."""
+    await prepare(secret, Wanted(SERVICES[:2], trust_domain="mesh.demo"))
+    before = dict(api.secrets["keys"])
+    await prepare(secret, Wanted(SERVICES, trust_domain="mesh.demo"))
+    kept = api.secrets["keys"]
+    assert {key: kept[key] for key in before if key != "trust.json"} == {
+        key: before[key] for key in before if key != "trust.json"
+    }
+    authority = load_pem_x509_certificate(kept["mesh-ca.crt"])
+    for service in SERVICES:
+        certificate = load_pem_x509_certificate(kept[f"{service}.tls.crt"])
+        certificate.verify_directly_issued_by(authority)
+        names = certificate.extensions.get_extension_for_class(SubjectAlternativeName).value
+        assert names.get_values_for_type(DNSName) == [f"{service}.mesh.demo"]
+        uris = names.get_values_for_type(UniformResourceIdentifier)
+        assert uris == [f"spiffe://mesh.demo/{service}"]
 
 
 async def test_the_services_roles_are_made_and_their_addresses_kept(

@@ -25,6 +25,7 @@ WRITERS: dict[str, set[str]] = {
         "requests",
         "signing_keys",
         "login_failures",
+        "audit_log",
     },
     "auth_jobs": {"refresh_families", "requests", "login_failures"},
     "memory_app": {
@@ -38,6 +39,7 @@ WRITERS: dict[str, set[str]] = {
         "speakers",
         "corpora",
         "outbox",
+        "audit_log",
     },
     "memory_jobs": {
         "memories",

@@ -11,7 +11,7 @@ from typing import Any
 import grpc
 from google.protobuf.message import Message
 
-from echomesh.auth.v1 import admin_pb2_grpc, auth_pb2, auth_pb2_grpc
+from echomesh.auth.v1 import admin_pb2_grpc, audit_pb2_grpc, auth_pb2, auth_pb2_grpc
 from services.auth.bootstrap import Bootstrap
 from services.auth.config import AuthSettings
 from services.auth.server import Parts, build_parts, registrations_of
@@ -44,6 +44,7 @@ class AuthWorld:
         for stub in (
             auth_pb2_grpc.AuthServiceStub(self.channel),
             admin_pb2_grpc.AdminServiceStub(self.channel),
+            audit_pb2_grpc.AuditServiceStub(self.channel),
         ):
             if hasattr(stub, method):
                 metadata = [("authorization", f"Bearer {token}")] if token else []

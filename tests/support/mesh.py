@@ -45,7 +45,8 @@ def until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:
 
 def free_port_base() -> int:
     """The first of a block of ports that nobody listens on; each process begins elsewhere."""
-    first = os.getpid() % len(_BLOCKS)
+    # Far apart also for processes that were started together.
+    first = os.getpid() * 37 % len(_BLOCKS)
     for base in chain(_BLOCKS[first:], _BLOCKS[:first]):
         if all(_is_free(base + offset) for offset in range(_PORTS)):
             return base

@@ -19,7 +19,7 @@ class Answer:
     `parts` follow the head one by one. With `hold` the connection stays open and silent after
     the last part; otherwise it is closed, without the end mark of a chunked body if `cut`.
     `forever` says the last part again and again, `pause_s` seconds apart; otherwise the end
-    comes that long after the last part.
+    comes that long after the last part. `left` is set when the client leaves before the end.
     """
 
     parts: Sequence[bytes] = ()
@@ -30,6 +30,7 @@ class Answer:
     cut: bool = False
     forever: bool = False
     pause_s: float = 0.0
+    left: asyncio.Event | None = None
 
 
 def sse(data: object) -> bytes:
@@ -149,6 +150,8 @@ class OpenAIDouble:
             await asyncio.wait({left, sending}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done() or sending.exception() is not None:
                 self.hung_up.set()
+                if answer.left is not None:
+                    answer.left.set()
         finally:
             for task in (left, sending):
                 task.cancel()

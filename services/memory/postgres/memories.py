@@ -165,12 +165,13 @@ def _present(memory: Memory) -> dict[str, object]:
     return {name: getattr(memory, name) for name in Memory.__slots__}
 
 
-async def forget(conn: Connection, owner: Owner, memory_id: UUID, now: datetime) -> None:
-    """Erase a memory, its history, its vectors and its message's text; a second time is fine."""
+async def forget(conn: Connection, owner: Owner, memory_id: UUID, now: datetime) -> bool:
+    """Erase a memory, its history, its vectors and its message's text; False: it was before."""
     if await erase(conn, owner, [memory_id], now):
-        return
+        return True
     if not await conn.fetchval(_WAS_FORGOTTEN, owner.tenant_id, owner.user_id, memory_id):
         raise not_found("memory")
+    return False
 
 
 async def erase(conn: Connection, owner: Owner, memory_ids: Sequence[UUID], now: datetime) -> int:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from services.memory import auditing
 from services.memory.model import (
     Appended,
     BeginTurn,
@@ -39,6 +40,7 @@ from services.memory.postgres import (
 )
 from services.memory.postgres.candidates import RowCache
 from services.memory.recall import MemoryFilter
+from services.runtime.audit import Anchor, AuditEvent, AuditLog
 from services.runtime.postgres import Connection, Database
 
 T = TypeVar("T")
@@ -52,6 +54,7 @@ class PostgresStore:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._log = AuditLog("memory")
         self._kept = RowCache()
 
     async def let_old_rows_go(self) -> None:
@@ -69,6 +72,21 @@ class PostgresStore:
                 continue
         async with self._db.tenant(owner) as conn:
             return await work(conn)
+
+    async def _erased(
+        self, owner: Owner, work: Callable[[Connection], Awaitable[tuple[T, AuditEvent | None]]]
+    ) -> T:
+        """Run what erases, and write the event it returns as the transaction's last step."""
+
+        async def audited(conn: Connection) -> tuple[T, list[Anchor]]:
+            result, event = await work(conn)
+            events = [event] if event else []
+            return result, await self._log.append(conn, owner.tenant_id, events)
+
+        result, written = await self._as(owner, audited)
+        self._kept.forget(owner)
+        self._log.announce(written)
+        return result
 
     async def create_conversation(self, owner: Owner, new: NewConversation) -> Conversation:
         """See :class:`ConversationStore`."""
@@ -92,11 +110,13 @@ class PostgresStore:
 
     async def delete_conversation(self, owner: Owner, conversation_id: str, now: datetime) -> int:
         """See :class:`ConversationStore`."""
-        deleted = await self._as(
-            owner, lambda c: writing.delete_conversation(c, owner, conversation_id, now)
-        )
-        self._kept.forget(owner)
-        return deleted
+
+        async def work(conn: Connection) -> tuple[int, AuditEvent | None]:
+            deleted, fresh = await writing.delete_conversation(conn, owner, conversation_id, now)
+            event = auditing.conversation_erased(owner, conversation_id, deleted)
+            return deleted, event if fresh else None
+
+        return await self._erased(owner, work)
 
     async def append_messages(
         self, owner: Owner, conversation_id: str, messages: Sequence[NewMessage], now: datetime
@@ -155,8 +175,12 @@ class PostgresStore:
 
     async def forget_memory(self, owner: Owner, memory_id: UUID, now: datetime) -> None:
         """See :class:`MemoryStore`."""
-        await self._as(owner, lambda c: memories.forget(c, owner, memory_id, now))
-        self._kept.forget(owner)
+
+        async def work(conn: Connection) -> tuple[None, AuditEvent | None]:
+            fresh = await memories.forget(conn, owner, memory_id, now)
+            return None, auditing.memory_erased(owner, memory_id) if fresh else None
+
+        await self._erased(owner, work)
 
     async def list_memories(
         self,

@@ -6,7 +6,14 @@ from dataclasses import replace
 from uuid import UUID
 
 from services.memory import turns
-from services.memory.ids import body_hash, turn_message_id, turn_of, turn_reply_id
+from services.memory.ids import (
+    body_hash,
+    keyed_message_id,
+    reused,
+    turn_message_id,
+    turn_of,
+    turn_reply_id,
+)
 from services.memory.model import (
     BeginTurn,
     BegunTurn,
@@ -26,11 +33,12 @@ _START = """
 INSERT INTO memory.turns (tenant_id, user_id, request_id, conversation_id, body_sha256, message_id)
 VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING RETURNING epoch"""
 _LOCK = """
-SELECT t.conversation_id, t.body_sha256, t.message_id, t.epoch, t.reply_id,
-  coalesce(m.finish_reason, '') AS finish_reason
-FROM memory.turns t LEFT JOIN memory.messages m
-  ON m.tenant_id = t.tenant_id AND m.user_id = t.user_id AND m.message_id = t.reply_id
-WHERE t.tenant_id = $1 AND t.user_id = $2 AND t.request_id = $3 FOR UPDATE OF t"""
+SELECT conversation_id, body_sha256, message_id, epoch, reply_id
+FROM memory.turns WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3 FOR UPDATE"""
+# By itself: joined to what waited for the lock it would be read as it was before the wait.
+_FINISH_REASON = """
+SELECT finish_reason FROM memory.messages
+WHERE tenant_id = $1 AND user_id = $2 AND message_id = $3"""
 _TAKE_OVER = """
 UPDATE memory.turns SET epoch = epoch + 1
 WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3 RETURNING epoch"""
@@ -50,19 +58,52 @@ _REQUEST_OF = """
 SELECT request_id FROM memory.messages
 WHERE tenant_id = $1 AND user_id = $2 AND message_id = $3"""
 
+# Two turns that begin with one key at once: the second one finds what the first has stored.
+_LOCK_KEY = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))"
+_KEYED = """
+SELECT message_id FROM memory.messages
+WHERE tenant_id = $1 AND user_id = $2 AND request_id = $3"""
+_NEWEST_ANSWERING = """
+SELECT t.request_id FROM memory.turns t JOIN memory.messages m
+  ON m.tenant_id = t.tenant_id AND m.user_id = t.user_id AND m.message_id = t.message_id
+WHERE t.tenant_id = $1 AND t.user_id = $2 AND m.message_id = $3
+  AND t.conversation_id = m.conversation_id
+ORDER BY t.created_at DESC LIMIT 1"""
+
 
 async def begin(conn: Connection, owner: Owner, new: BeginTurn) -> BegunTurn:
     """Store the user's message, or take over or replay the turn that did."""
+    stored = await _stored_before(conn, owner, new)
+    message_id = stored.message_id if stored else new.message_id
     epoch = await conn.fetchval(
         _START, owner.tenant_id, owner.user_id, new.request_id, new.conversation_id,
-        new.body_sha256, new.message_id,
+        new.body_sha256, message_id,
     )  # fmt: skip
     if epoch is None:
         return await _begin_again(conn, owner, new)
     await _check_parent(conn, owner, new)
-    message = await _store(conn, owner, new.conversation_id, _message_of(new))
+    message = stored or await _store(conn, owner, new.conversation_id, _message_of(new))
     recent = await messages.before(conn, owner, message, new.recent_limit)
     return BegunTurn(message=message, epoch=epoch, reply=None, recent=recent)
+
+
+async def _stored_before(conn: Connection, owner: Owner, new: BeginTurn) -> Message | None:
+    """Return the message that carries the turn's key already; None where it is new.
+
+    One that was forgotten since stays without its text. Raises REQUEST_ID_REUSED if the key named
+    another text.
+    """
+    if not new.message_key:
+        return None
+    request_id = keyed_message_id(new.conversation_id, new.message_key)
+    await conn.execute(_LOCK_KEY, f"{owner.tenant_id}/{owner.user_id}/{request_id}")
+    found = await conn.fetchval(_KEYED, owner.tenant_id, owner.user_id, request_id)
+    if found is None:
+        return None
+    message = await messages.get_message(conn, owner, found)
+    if message.text not in (new.text, ""):
+        raise reused({"message_key": new.message_key})
+    return message
 
 
 async def _begin_again(conn: Connection, owner: Owner, new: BeginTurn) -> BegunTurn:
@@ -110,7 +151,9 @@ async def get(conn: Connection, owner: Owner, request_id: str) -> Turn:
 async def get_of(conn: Connection, owner: Owner, message_id: UUID) -> Turn:
     """Return the turn that a message began or a reply ended; raises NOT_FOUND."""
     stored = await conn.fetchval(_REQUEST_OF, owner.tenant_id, owner.user_id, message_id)
-    request_id = turn_of(stored or "")
+    request_id = turn_of(stored or "") or await conn.fetchval(
+        _NEWEST_ANSWERING, owner.tenant_id, owner.user_id, message_id
+    )
     if not request_id:
         raise not_found("turn")
     return await get(conn, owner, request_id)
@@ -139,7 +182,12 @@ async def _replace(
 
 async def _locked(conn: Connection, owner: Owner, request_id: str) -> turns.TurnState | None:
     row = await conn.fetchrow(_LOCK, owner.tenant_id, owner.user_id, request_id)
-    return None if row is None else turns.TurnState(**row)
+    if row is None:
+        return None
+    reason = row["reply_id"] and await conn.fetchval(
+        _FINISH_REASON, owner.tenant_id, owner.user_id, row["reply_id"]
+    )
+    return turns.TurnState(**row, finish_reason=reason or "")
 
 
 async def _check_parent(conn: Connection, owner: Owner, new: BeginTurn) -> None:
@@ -161,7 +209,9 @@ async def _store(conn: Connection, owner: Owner, conversation_id: str, new: NewM
 def _message_of(new: BeginTurn) -> NewMessage:
     return NewMessage(
         message_id=new.message_id,
-        request_id=turn_message_id(new.request_id),
+        request_id=keyed_message_id(new.conversation_id, new.message_key)
+        if new.message_key
+        else turn_message_id(new.request_id),
         role="user",
         speaker=new.speaker,
         text=new.text,

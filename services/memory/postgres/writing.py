@@ -75,15 +75,18 @@ async def remember(conn: Connection, owner: Owner, new: Sequence[NewMemory]) -> 
 
 async def delete_conversation(
     conn: Connection, owner: Owner, conversation_id: str, now: datetime
-) -> int:
-    """Delete turns, memories and messages; repeated, it answers as the first time."""
+) -> tuple[int, bool]:
+    """Delete turns, memories and messages; return how many messages and whether it was now.
+
+    Repeated, it answers with the number of the first time.
+    """
     ids = (owner.tenant_id, owner.user_id, conversation_id)
     await conn.execute(_DELETE_TURNS, *ids)
     row = await conn.fetchrow(_LOCK_CONVERSATION, *ids)
     if row is None:
         raise not_found("conversation")
     if row["deleted_at"] is not None:
-        return int(row["deleted_messages"])
+        return int(row["deleted_messages"]), False
     # Once more: one may have been begun before this held the conversation, and its late reply
     # would bring the conversation back.
     await conn.execute(_DELETE_TURNS, *ids)
@@ -91,4 +94,4 @@ async def delete_conversation(
     await memories.erase(conn, owner, [r["memory_id"] for r in found], now)
     deleted = int((await conn.execute(_DELETE_MESSAGES, *ids)).rpartition(" ")[2])
     await conn.execute(_DELETE_CONVERSATION, *ids, now, deleted)
-    return deleted
+    return deleted, True

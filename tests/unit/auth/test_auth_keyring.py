@@ -8,10 +8,12 @@ from typing import cast
 
 import pytest
 
+from services.auth.auditing import By
 from services.auth.credentials import SystemRandomness
 from services.auth.keyring import Keyring, policy_from
 from services.auth.model import SigningKey, User
 from services.auth.store import Store
+from services.runtime.audit import BOOTSTRAP, AuditEvent
 from services.runtime.clock import FakeClock
 from services.runtime.errors import AppError, Reason
 
@@ -27,7 +29,9 @@ class _Keys:
     async def signing_keys(self) -> list[SigningKey]:
         return list(self.kept)
 
-    async def add_signing_key(self, key: SigningKey, retires_at: datetime | None) -> bool:
+    async def add_signing_key(
+        self, key: SigningKey, retires_at: datetime | None, tenant_id: str, event: AuditEvent
+    ) -> bool:
         self.kept.append(key)
         return True
 
@@ -43,7 +47,7 @@ async def test_the_first_key_is_used_as_soon_as_another_process_has_made_it() ->
     assert early.value.reason is Reason.DEPENDENCY_UNAVAILABLE
     assert json.loads(await replica.jwks())["keys"] == []
 
-    await bootstrap.ensure_key()
+    await bootstrap.ensure_key(By("t1", BOOTSTRAP))
 
     token, _ = await replica.sign(ALICE)
     assert token

@@ -129,7 +129,7 @@ async def test_what_is_not_reached_in_time_is_named_and_the_start_goes_on(
 ) -> None:
     answers = [None, Reach((), ("embeddings", "index")), Reach(("embeddings",), ("index",))]
 
-    async def ask(_address: str) -> Reach | None:
+    async def ask(_address: str, _tls: object) -> Reach | None:
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
     said: list[str] = []

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
 
 from services.runtime import logs as logs_module
+from services.runtime.audit import ANCHOR_EVENT, Anchor, AuditLog
 from services.runtime.log_filters import MASK, RepeatLimiter, redact, redact_text
 from services.runtime.logs import get_logger, setup_logs
 from services.runtime.settings import ServiceSettings
@@ -125,3 +126,16 @@ def test_no_key_or_token_survives_in_text(secret: str, around: str) -> None:
     """API keys, refresh tokens, JWTs and bearer headers are masked wherever they stand."""
     for text in (f"em_abc123_{secret}", f"er_{secret}", f"Bearer {secret}", f"eyJh.{secret}.s"):
         assert secret not in redact_text(f"{around} {text} {around}").replace(around, "")
+
+
+def test_every_anchor_of_the_audit_log_is_written_whatever_else_is_not(tmp_path: Path) -> None:
+    """Neither the least severity nor the limit on repeated lines holds evidence back."""
+    logs = setup_logs("demo", _settings(tmp_path, log_level="error"))
+    anchors = [Anchor("t", seq, bytes(32)) for seq in range(1, 101)]
+    AuditLog("auth").announce(anchors)
+    get_logger().info("chatter")
+    logs.close()
+    lines = _lines(tmp_path)
+    assert [line["event"] for line in lines] == [ANCHOR_EVENT] * 100
+    assert [line["seq"] for line in lines] == list(range(1, 101))
+    assert (lines[0]["log"], lines[0]["tenant_id"], lines[0]["hash"]) == ("auth", "t", "00" * 32)

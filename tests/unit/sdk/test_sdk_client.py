@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 import signal
 import threading
 import time
@@ -47,6 +48,7 @@ class FakeMesh(
     refreshes: list[tuple[str, str]] = field(default_factory=list)
     tokens_seen: list[str] = field(default_factory=list)
     chat_ids: list[str] = field(default_factory=list)
+    chats: list[chat_pb2.ChatRequest] = field(default_factory=list)
     appended: list[int] = field(default_factory=list)
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -110,6 +112,7 @@ class FakeMesh(
 
     async def Chat(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802
         self.chat_ids.append(request.request_id)
+        self.chats.append(request)
         accepted = chat_pb2.Accepted(request_id=request.request_id, assistant_name="Echo")
         yield chat_pb2.ChatResponse(seq=1, accepted=accepted)
         if request.text != "tool":
@@ -247,11 +250,59 @@ async def test_leaving_a_chat_early_cancels_it(client: echomesh.Client, mesh: Fa
     await asyncio.wait_for(mesh.cancelled.wait(), 30)
 
 
+async def test_what_an_application_brings_along_is_sent(
+    client: echomesh.Client, mesh: FakeMesh
+) -> None:
+    """An empty history is one too; none at all leaves what is shown to the mesh."""
+    said = models_pb2.ChatMessage(role=models_pb2.CHAT_ROLE_USER, content="Ahoy?")
+    choice = {"message_key": "k", "tool_choice": "none"}
+    await client.reply("hi", instructions="You are a pirate.", history=[said], **choice)
+    await client.reply("hi", history=[])
+    await client.reply("hi")
+    first, empty, without = mesh.chats
+    assert (first.instructions, first.message_key) == ("You are a pirate.", "k")
+    assert (first.tool_choice, list(first.history.messages)) == ("none", [said])
+    assert (empty.HasField("history"), without.HasField("history")) == (True, False)
+
+
+async def test_closing_ends_the_calls_under_way_and_no_connection_is_opened_again(
+    mesh: FakeMesh,
+) -> None:
+    """As an error of this package: nobody cancelled the tasks that wait."""
+    client = echomesh.Client(mesh.address, api_key="k", timeout_s=60)
+    recall = asyncio.create_task(client.recall("slow"))
+    chat = asyncio.create_task(client.reply("endless"))
+    while not (mesh.tokens_seen and mesh.chats):
+        await asyncio.sleep(0.01)
+    await client.close()
+    ended = await asyncio.gather(recall, chat, client.recall("q"), return_exceptions=True)
+    assert [getattr(each, "code", each) for each in ended] == [grpc.StatusCode.CANCELLED] * 3
+    assert (len(mesh.tokens_seen), len(mesh.chats)) == (1, 1)
+
+
+def test_an_error_can_be_sent_to_another_process() -> None:
+    error = echomesh.EchomeshError(
+        code=grpc.StatusCode.NOT_FOUND, message="m", reason="NOT_FOUND", metadata={"type": "memory"}
+    )
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - made here
+    assert (str(copy), copy.code, copy.metadata) == (str(error), error.code, error.metadata)
+
+
 async def test_a_deadline_is_kept(mesh: FakeMesh) -> None:
     async with echomesh.Client(mesh.address, api_key="k", timeout_s=0.3) as client:
         with pytest.raises(echomesh.EchomeshError) as late:
             await client.recall("slow")
     assert late.value.code is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_a_call_that_was_not_answered_tells_its_trace_all_the_same(
+    mesh: FakeMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("echomesh._trace._HAS_OPENTELEMETRY", False)
+    async with echomesh.Client(mesh.address, api_key="k", timeout_s=0.3) as client:
+        with pytest.raises(echomesh.EchomeshError) as late:
+            await client.recall("slow")
+    assert len(late.value.trace_id) == 32
 
 
 async def test_the_sync_face_works_in_a_running_loop_and_in_threads(mesh: FakeMesh) -> None:
