@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from services.models.domain import Event, Text
 
 # Long enough to gather some tokens, too short to be seen.
-WINDOW_S = 0.010
+WINDOW_S = 0.020
 # A consumer this far behind holds the engine back.
 _MAX_WAITING = 1024
 
@@ -20,38 +19,42 @@ class _Pump:
 
     def __init__(self, source: AsyncGenerator[Event, None]) -> None:
         self._source = source
-        self._waiting: deque[Event] = deque()
-        self._changed = asyncio.Condition()
-        self._done = False
+        self._waiting: list[Event] = []
+        self._some = asyncio.Event()
+        self._room = asyncio.Event()
+        self._over = asyncio.Event()
         self._error: BaseException | None = None
 
     async def run(self) -> None:
         try:
             async for event in self._source:
-                await self._put(event)
+                self._waiting.append(event)
+                self._some.set()
+                if len(self._waiting) >= _MAX_WAITING:
+                    self._room.clear()
+                    await self._room.wait()
         except Exception as error:
             self._error = error
         finally:
-            self._done = True
-            async with self._changed:
-                self._changed.notify_all()
-
-    async def _put(self, event: Event) -> None:
-        async with self._changed:
-            await self._changed.wait_for(lambda: len(self._waiting) < _MAX_WAITING)
-            self._waiting.append(event)
-            self._changed.notify_all()
+            self._over.set()
+            self._some.set()
 
     async def take(self) -> list[Event]:
         """Everything that waits; empty at the end. Raises what the source raised."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: bool(self._waiting) or self._done)
-            taken = list(self._waiting)
-            self._waiting.clear()
-            self._changed.notify_all()
+        await self._some.wait()
+        taken, self._waiting = self._waiting, []
+        if not self._over.is_set():
+            self._some.clear()
+        self._room.set()
         if not taken and self._error is not None:
             raise self._error
         return taken
+
+    async def gather(self, window_s: float) -> None:
+        """Let more come for so long, or until no more can."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(window_s):
+                await self._over.wait()
 
 
 async def coalesced(
@@ -67,7 +70,7 @@ async def coalesced(
         while taken := await pump.take():
             for event in joined(taken):
                 yield event
-            await asyncio.sleep(window_s)
+            await pump.gather(window_s)
     finally:
         task.cancel()
         with suppress(asyncio.CancelledError):

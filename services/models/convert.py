@@ -76,6 +76,7 @@ def generation_from(request: pb.GenerateRequest) -> Generation:
         lora_adapter=request.lora_adapter,
         priority=request.priority,
         logprobs=request.logprobs,
+        tool_choice=request.tool_choice if request.tools else "",
     )
 
 
@@ -202,6 +203,7 @@ def request_from(generation: Generation) -> pb.GenerateRequest:
         lora_adapter=generation.lora_adapter,
         priority=generation.priority,
         logprobs=generation.logprobs,
+        tool_choice=generation.tool_choice,
     )
 
 

@@ -87,6 +87,7 @@ class Generation:
         lora_adapter: one of the model's; empty for the model as it is.
         priority: the lowest goes first where requests wait; only a wish.
         logprobs: how many of the likeliest tokens to tell for each token; 0 for none.
+        tool_choice: empty (the model's own choice), "required", or the tool to call.
 
     """
 
@@ -101,6 +102,7 @@ class Generation:
     lora_adapter: str = ""
     priority: int = 0
     logprobs: int = 0
+    tool_choice: str = ""
 
 
 @dataclass(frozen=True)

@@ -150,9 +150,17 @@ def _jaccard(left: frozenset[str], right: frozenset[str]) -> float:
 
 
 def _not_in(memories: Sequence[Recollection], recent: Sequence[PastMessage]) -> list[Recollection]:
-    """Return the memories whose message is not among the recent turns already."""
-    shown = {message.id for message in recent}
-    return [memory for memory in memories if memory.message_id not in shown]
+    """Return the memories whose message is not among the recent turns already.
+
+    Of turns that the client brought only the words are known.
+    """
+    shown = {message.id for message in recent if message.id}
+    said = {message.text.strip() for message in recent if not message.id}
+    return [
+        memory
+        for memory in memories
+        if memory.message_id not in shown and memory.text.strip() not in said
+    ]
 
 
 def _memory_section(parts: PromptParts, memories: Sequence[Recollection]) -> str:
@@ -178,6 +186,8 @@ def _newest_that_fit(
 ) -> list[PastMessage]:
     kept: list[PastMessage] = []
     for message in reversed(recent):
+        if not message.text:
+            continue  # forgotten: nothing was said there
         token_limit -= _cost(message.text, count)
         if token_limit < 0:
             break

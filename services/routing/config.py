@@ -56,6 +56,8 @@ class RoutingSettings(ServiceSettings):
         addresses = {
             "auth.v1.AuthService": self.auth_endpoint,
             "auth.v1.AdminService": self.auth_endpoint,
+            "auth.v1.AuditService": self.auth_endpoint,
+            "memory.v1.AuditService": self.memory_endpoint,
             "memory.v1.ConversationService": self.memory_endpoint,
             "memory.v1.MemoryService": self.memory_endpoint,
             "routing.v1.ChatService": self.routing_endpoint,

@@ -39,6 +39,10 @@ def turn_from(request: chat_pb2.ChatRequest) -> domain.TurnRequest:
         speaker=request.speaker,
         metadata=dict(request.metadata),
         ensemble=request.ensemble,
+        instructions=request.instructions,
+        history=_history(request),
+        message_key=request.message_key,
+        tool_choice="" if request.tool_choice == "auto" else request.tool_choice,
     )
 
 
@@ -91,6 +95,7 @@ def generate_request(request: domain.GenerationRequest) -> models_pb2.GenerateRe
         user_name=request.user_name,
         assistant_name=request.assistant_name,
     )
+    result.tool_choice = request.tool_choice
     if request.json_schema:
         result.response_format.json_schema = request.json_schema
     return result
@@ -199,6 +204,12 @@ def _sampling_to(sampling: domain.Sampling) -> models_pb2.Sampling:
         stop=sampling.stop,
         max_tokens=sampling.max_tokens,
     )
+
+
+def _history(request: chat_pb2.ChatRequest) -> tuple[domain.PromptMessage, ...] | None:
+    if not request.HasField("history"):
+        return None
+    return tuple(_prompt_message(item) for item in request.history.messages)
 
 
 def _prompt_message(message: models_pb2.ChatMessage) -> domain.PromptMessage:

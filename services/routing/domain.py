@@ -116,7 +116,10 @@ class Sampling:
 
 @dataclass(frozen=True)
 class TurnRequest:
-    """A Chat call, checked and free of transport. `body_sha256` identifies its body."""
+    """A Chat call, checked and free of transport. `body_sha256` identifies its body.
+
+    `history` is the conversation as the client has it; None: memory knows it.
+    """
 
     request_id: str
     conversation_id: str
@@ -136,6 +139,10 @@ class TurnRequest:
     speaker: str = ""
     metadata: Mapping[str, str] = field(default_factory=dict)
     ensemble: bool = False
+    instructions: str = ""
+    history: tuple[PromptMessage, ...] | None = None
+    message_key: str = ""
+    tool_choice: str = ""
 
 
 @dataclass(frozen=True)
@@ -225,6 +232,7 @@ class GenerationRequest:
     evidence: tuple[Recollection, ...] = ()
     user_name: str = ""
     assistant_name: str = ""
+    tool_choice: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from services.routing.classify import default_tier
-from services.routing.domain import Model, QueryType, Tier, TurnRequest
+from services.routing.domain import Model, PromptMessage, QueryType, Role, Tier, TurnRequest
 from services.runtime.errors import AppError, Reason
 
 Allows = Callable[[str], bool]
@@ -78,11 +78,15 @@ def _able(turn: TurnRequest, models: Sequence[Model]) -> list[Model]:
 
 def _needs(turn: TurnRequest) -> list[str]:
     needs = []
-    if turn.tools or turn.tool_messages:
+    if turn.tools or any(_of_a_tool(message) for message in turn.tool_messages):
         needs.append("tools")
     if turn.json_schema:
         needs.append("json_schema")
     return needs
+
+
+def _of_a_tool(message: PromptMessage) -> bool:
+    return message.role is Role.TOOL or bool(message.tool_calls)
 
 
 def _rank(turn: TurnRequest, query_type: QueryType, model: Model) -> int:

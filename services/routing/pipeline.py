@@ -34,7 +34,7 @@ from services.routing.fallback import Target, choose_targets, choose_tier
 from services.routing.generation import Generation, Reply
 from services.routing.persona import Persona, pick_persona
 from services.routing.ports import MemoryPort, ModelsPort
-from services.routing.prompting import Context, prepare
+from services.routing.prompting import Context, as_past, prepare
 from services.routing.remembering import RECENT_MESSAGES, STORE_S, MemoryLeg
 from services.routing.streams import Background, Emit, TurnHandle, TurnKey, TurnTable
 from services.routing.targets import TargetBook
@@ -145,8 +145,12 @@ class Turn:
             begin_s=self._budget.remaining_s(),
             recall_s=max(self._budget.memory_s(generative=False), 0.05),
             keyword_only=recalls_by_keyword(self._query_type),
-            recent_limit=RECENT_MESSAGES if self._parts.catalog.may_generate else 0,
+            recent_limit=RECENT_MESSAGES if self._reads_recent() else 0,
         )
+
+    def _reads_recent(self) -> bool:
+        """Whether a model may read what was said before, and the client does not bring it."""
+        return self._turn.history is None and self._parts.catalog.may_generate
 
     def _memory_wait_s(self, targets: Sequence[Target]) -> float:
         generative = any(target.model.generative for target in targets)
@@ -207,6 +211,8 @@ class Turn:
                 self._leg.note("memory", LATE)
         else:
             recent = await self._leg.recent(wait_s)
+        if self._turn.history is not None:
+            recent = as_past(self._turn.history)
         recalled: Recalled = await self._leg.recalled(self._memory_wait_s(targets))
         message = begun.message if begun else None
         hits = usable_hits(recalled.hits, self._turn, message)

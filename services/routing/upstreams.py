@@ -60,6 +60,7 @@ class GrpcMemory:
             metadata=turn.metadata,
             parent_message_id=turn.parent_message_id,
             recent_limit=recent_limit,
+            message_key=turn.message_key,
         )
         with _for_the_user():
             begun = await self._conversations.BeginTurn(request)

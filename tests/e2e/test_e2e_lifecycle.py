@@ -64,7 +64,7 @@ def test_kill_9_of_up_leaves_no_orphan(tmp_path: Path) -> None:
         until(lambda: gone(children), STOP_S, "the end of every child")
 
 
-@pytest.mark.parametrize("name", ["auth", "embeddings", "memory", "models", "routing"])
+@pytest.mark.parametrize("name", ["auth", "embeddings", "gateway", "memory", "models", "routing"])
 async def test_a_killed_service_comes_back_and_what_was_acknowledged_is_there(
     mesh: RunningMesh, name: str
 ) -> None:

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
+from openai import AsyncOpenAI
 
 import echomesh
 from echomesh import Client
@@ -81,6 +83,27 @@ async def test_a_chat_survives_kill_9_of_routing_in_the_middle_and_is_stored_onc
     assert isinstance(frames[-1], echomesh.Final)
     assert frames[-1].reply_stored == "stored"
     assert [m.role async for m in user.messages("c")] == ["user", "assistant"]
+
+
+async def test_an_openai_client_notices_nothing_of_kill_9_of_routing(world: World) -> None:
+    """The gateway asks again with the same request, as the SDK does."""
+    world.double.answers[:] = [ENDLESS, reply("A whole", " story.")]
+    asked = len(world.double.requests)
+    options: Any = {"base_url": f"{world.mesh.file.http}/v1", "max_retries": 0}
+    async with AsyncOpenAI(api_key=world.mesh.credentials.api_key, **options) as client:
+        message: Any = {"role": "user", "content": "Tell me a long story about the hills."}
+        waiting = asyncio.create_task(
+            client.chat.completions.create(model="echomesh", messages=[message], user="reader")
+        )
+        async with asyncio.timeout(WAIT_S):
+            while len(world.double.requests) == asked:
+                await asyncio.sleep(0.05)
+        world.mesh.service("routing").kill()
+        told = await waiting
+    assert told.choices[0].message.content == "A whole story."
+    user = world.client.as_user("reader")
+    [kept] = [each.id async for each in user.conversations()]
+    assert [m.role async for m in user.messages(kept)] == ["user", "assistant"]
 
 
 async def test_leaving_a_reply_early_stops_the_model_and_keeps_the_text_so_far(

@@ -1,8 +1,6 @@
-"""Server-sent events out of a byte stream, with bounded lines."""
+"""Server-sent events out of a byte stream, with bounded lines. Pure."""
 
 from __future__ import annotations
-
-from collections.abc import AsyncIterable, AsyncIterator
 
 # A line of a chat stream is a few hundred bytes; tool arguments in one piece may be long.
 MAX_LINE_BYTES = 1 << 20
@@ -12,41 +10,40 @@ class LineTooLong(Exception):
     """The stream holds a line beyond the bound."""
 
 
-async def events(
-    chunks: AsyncIterable[bytes], max_line_bytes: int = MAX_LINE_BYTES
-) -> AsyncIterator[str]:
-    """Streams the data of each event; comments, ids and event names are left out.
+class Parser:
+    """Takes a stream as it comes and gives the data of each event that is whole.
 
-    Raises:
-        LineTooLong: a line, or all lines of one event, are longer than `max_line_bytes`.
-
+    Comments, ids and event names are left out. Lines end by LF or CRLF.
     """
-    data: list[str] = []
-    async for line in _lines(chunks, max_line_bytes):
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+
+    def feed(self, chunk: bytes) -> list[str]:
+        """Returns the events that `chunk` completes.
+
+        Raises:
+            LineTooLong: a line, or all lines of one event, are longer than the bound.
+
+        """
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > MAX_LINE_BYTES:
+            raise LineTooLong
+        return [data for line in lines if (data := self._line(line.rstrip(b"\r"))) is not None]
+
+    def end(self) -> list[str]:
+        """Returns the last event, if the stream ended without an empty line after it."""
+        return self.feed(b"\n\n")
+
+    def _line(self, line: bytes) -> str | None:
+        """Takes a line and returns the event that it ends."""
         if line:
-            name, _, value = line.partition(":")
-            data += [value.removeprefix(" ")] if name == "data" else []
-        elif data:
-            yield "\n".join(data)
-            data = []
-        if sum(map(len, data)) > max_line_bytes:
-            raise LineTooLong
-    if data:
-        yield "\n".join(data)
-
-
-async def _lines(chunks: AsyncIterable[bytes], max_bytes: int) -> AsyncIterator[str]:
-    """Lines ended by LF or CRLF; the last one may have no end."""
-    rest = b""
-    async for chunk in chunks:
-        *whole, rest = (rest + chunk).split(b"\n")
-        if len(rest) > max_bytes:
-            raise LineTooLong
-        for line in whole:
-            yield _text(line)
-    if rest:
-        yield _text(rest)
-
-
-def _text(line: bytes) -> str:
-    return line.rstrip(b"\r").decode("utf-8", errors="replace")
+            name, _, value = line.partition(b":")
+            if name == b"data":
+                self._data.append(value.removeprefix(b" "))
+            if sum(map(len, self._data)) > MAX_LINE_BYTES:
+                raise LineTooLong
+            return None
+        data, self._data = self._data, []
+        return b"\n".join(data).decode("utf-8", errors="replace") if data else None

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+import os
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
+import certifi
 
+from services.models.coalesce import WINDOW_S
 from services.models.config import Upstream
 from services.models.domain import Event, Generation
 from services.models.failures import RETRY_AFTER_S, away, bad_response, too_long
@@ -29,12 +33,16 @@ _MAX_BODY_BYTES = wire.MAX_REPLY_BYTES
 _MAX_ERROR_BYTES = 64 << 10
 # After the finish reason only the token counts may follow.
 _AFTER_FINISH_S = 2.0
+# The end mark of a body comes with its last event or right after it.
+_END_MARK_S = 0.02
 _LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 _OVERLOADED = frozenset((408, 425, 429))
 # Said by servers that load, and by those that are full.
 _TOO_BUSY = 503
 # How OpenAI, vLLM and llama.cpp say that a prompt does not fit.
 _TOO_LONG = ("context_length_exceeded", "maximum context length", "exceed_context_size")
+
+_BROKE_OFF = (wire.BrokeOff, aiohttp.ClientPayloadError, aiohttp.ServerDisconnectedError)
 
 
 class Server:
@@ -45,22 +53,26 @@ class Server:
         self._ask_usage = True
         self.streams = True
         """Whether its replies come in pieces, as far as is known."""
+        self._url = upstream.url.rstrip("/")
         key = upstream.api_key.get_secret_value() if upstream.api_key else ""
-        self._http = httpx.AsyncClient(
-            base_url=upstream.url.rstrip("/") + "/",
+        self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(upstream.timeout_s, connect=min(_CONNECT_S, upstream.timeout_s)),
-            limits=httpx.Limits(
-                max_connections=upstream.concurrency + 1,
-                max_keepalive_connections=8,
-                keepalive_expiry=_KEEP_S,
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                sock_connect=min(_CONNECT_S, upstream.timeout_s),
+                sock_read=upstream.timeout_s,
             ),
+            connector=aiohttp.TCPConnector(
+                limit=upstream.concurrency + 1, keepalive_timeout=_KEEP_S, ssl=_trusted(upstream)
+            ),
+            # What a server would have us keep belongs to one person's request.
+            cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=urlsplit(upstream.url).hostname not in _LOOPBACK,
         )
 
     async def close(self) -> None:
         """Closes the pool; running calls end with MODEL_UNAVAILABLE."""
-        await self._http.aclose()
+        await self._http.close()
 
     async def models(self, timeout_s: float) -> list[wire.ListedModel]:
         """Returns what the server lists; nothing if it has no such list.
@@ -70,8 +82,8 @@ class Server:
 
         """
         with self._named(self._upstream.name):
-            async with asyncio.timeout(timeout_s), self._http.stream("GET", "models") as response:
-                if response.status_code in (404, 405, 501):
+            async with asyncio.timeout(timeout_s), self._request("GET", "models") as response:
+                if response.status in (404, 405, 501):
                     return []
                 await self._accept(response, self._upstream.name)
                 body = await _bounded(response, _MAX_BODY_BYTES)
@@ -95,32 +107,38 @@ class Server:
         reader = wire.Reader(model, "".join(message.content for message in request.messages))
         body = wire.request_body(request, name, usage=self._ask_usage)
         with self._named(model):
-            async with aclosing(await self._post(body)) as response:
+            response = await self._post(body)
+            try:
                 await self._accept(response, model)
-                async for data in self._pieces(response, reader):
-                    if text := reader.text_of(data):
-                        yield text
+                async with aclosing(self._pieces(response, reader)) as pieces:
+                    async for data in pieces:
+                        if text := reader.text_of(data):
+                            yield text
+            finally:
+                response.release()  # which closes a connection whose answer has not ended
             for event in reader.end():
                 yield event
 
-    async def _post(self, body: dict[str, Any]) -> httpx.Response:
+    async def _post(self, body: dict[str, Any]) -> aiohttp.ClientResponse:
         """The head of the answer, from another connection if the first was just being closed.
 
         Servers close a connection that was used when they like to (llama.cpp's now and then right
         after a reply); a request that meets that gets no word in return, and has done nothing.
         """
-
-        def request() -> httpx.Request:
-            return self._http.build_request(
-                "POST", "chat/completions", json=body, headers=dict(trace_metadata())
-            )
-
+        told: dict[str, Any] = {"json": body, "headers": dict(trace_metadata())}
+        response: aiohttp.ClientResponse
         try:
-            return await self._http.send(request(), stream=True)
-        except httpx.RemoteProtocolError:
-            return await self._http.send(request(), stream=True)
+            response = await self._request("POST", "chat/completions", **told)
+        except aiohttp.ServerDisconnectedError:
+            response = await self._request("POST", "chat/completions", **told)
+        return response
 
-    async def _pieces(self, response: httpx.Response, reader: wire.Reader) -> AsyncIterator[str]:
+    def _request(self, method: str, path: str, **told: Any) -> Any:
+        return self._http.request(method, f"{self._url}/{path}", allow_redirects=False, **told)
+
+    async def _pieces(
+        self, response: aiohttp.ClientResponse, reader: wire.Reader
+    ) -> AsyncGenerator[str, None]:
         """The JSON pieces of a reply, whether it is streamed or comes whole."""
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         self.streams = kind != "application/json"
@@ -129,28 +147,35 @@ class Server:
             return
         if kind != "text/event-stream":
             raise wire.Nonsense("its answer is neither a stream of events nor JSON")
-        pieces = sse.events(response.aiter_bytes())
-        while (data := await self._next(pieces, reader)) is not None:
+        async with aclosing(self._events(response.content, reader)) as events:
+            async for data in events:
+                if data.strip() == wire.DONE:
+                    await _end_mark(response.content)
+                    return
+                yield data
+
+    async def _events(
+        self, content: aiohttp.StreamReader, reader: wire.Reader
+    ) -> AsyncGenerator[str, None]:
+        """The events of a stream; comments do not count as a sign of life."""
+        parser, clock = sse.Parser(), asyncio.get_running_loop()
+        ends = clock.time() + self._upstream.timeout_s
+        while chunk := await _read(content, reader, ends):
+            for data in parser.feed(chunk):
+                yield data
+                limit_s = _AFTER_FINISH_S if reader.finished else self._upstream.timeout_s
+                ends = clock.time() + min(limit_s, self._upstream.timeout_s)
+            if reader.spoke:
+                await _gather(content)
+        for data in parser.end():
             yield data
 
-    async def _next(self, pieces: AsyncIterator[str], reader: wire.Reader) -> str | None:
-        """The next piece, or None at the end; comments do not count as a sign of life."""
-        limit_s = _AFTER_FINISH_S if reader.finished else self._upstream.timeout_s
-        try:
-            async with asyncio.timeout(min(limit_s, self._upstream.timeout_s)):
-                data = await anext(pieces, wire.DONE)
-        except TimeoutError:
-            if not reader.finished:
-                raise
-            return None
-        return None if data.strip() == wire.DONE else data
-
-    async def _accept(self, response: httpx.Response, model: str) -> None:
+    async def _accept(self, response: aiohttp.ClientResponse, model: str) -> None:
         """Raises what an error status means."""
-        if response.is_success:
+        if 200 <= response.status < 300:
             return
         text = await _bounded(response, _MAX_ERROR_BYTES)
-        status = response.status_code
+        status = response.status
         get_logger().warning("upstream_error", model=model, status=status, body_bytes=len(text))
         if status in (400, 422) and "stream_options" in text and self._ask_usage:
             self._ask_usage = False
@@ -162,7 +187,7 @@ class Server:
 
 
 class _Errors:
-    """Turns what httpx, the parser and the clock raise into AppErrors that name the model."""
+    """Turns what aiohttp, the parser and the clock raise into AppErrors that name the model."""
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -177,11 +202,11 @@ class _Errors:
             raise bad_response(self._model, "it sent an error in place of an answer") from error
         if isinstance(error, sse.LineTooLong):
             raise bad_response(self._model, "a line of its stream does not end") from error
-        if isinstance(error, (httpx.TimeoutException, TimeoutError)):
+        if isinstance(error, TimeoutError):
             raise _strained(self._model, "did not answer in time") from error
-        if isinstance(error, (wire.BrokeOff, httpx.RemoteProtocolError)):
+        if isinstance(error, _BROKE_OFF):
             raise away(self._model, "broke off") from error
-        if isinstance(error, (httpx.HTTPError, httpx.StreamError)):
+        if isinstance(error, aiohttp.ClientError):
             raise away(self._model, "cannot be reached") from error
 
 
@@ -216,9 +241,53 @@ def _strained(model: str, what: str) -> Strained:
     )
 
 
-async def _bounded(response: httpx.Response, limit: int) -> str:
+def _trusted(upstream: Upstream) -> ssl.SSLContext | bool:
+    """Who may sign the server's certificate.
+
+    The system's authorities, and where no others are named those that browsers know: small images
+    have none of their own.
+    """
+    if urlsplit(upstream.url).scheme != "https":
+        return True
+    context = ssl.create_default_context()
+    if not os.environ.keys() & {"SSL_CERT_FILE", "SSL_CERT_DIR"}:
+        context.load_verify_locations(certifi.where())
+    return context
+
+
+async def _read(content: aiohttp.StreamReader, reader: wire.Reader, ends: float) -> bytes:
+    """What came, by the loop's time `ends`; empty at the end."""
+    try:
+        async with asyncio.timeout_at(ends):
+            await asyncio.sleep(0)  # what never ceases to come is no sign of life either
+            return await content.readany()
+    except TimeoutError:
+        if not reader.finished:
+            raise
+        return b""
+
+
+async def _gather(content: aiohttp.StreamReader) -> None:
+    """Let more come, or the end: to wake up for every token costs more than the token itself."""
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(WINDOW_S):
+            await content.wait_eof()
+
+
+async def _end_mark(content: aiohttp.StreamReader) -> None:
+    """Read to the end of the body, so that its connection can be used again.
+
+    What fails then takes nothing from the reply.
+    """
+    with suppress(TimeoutError, aiohttp.ClientError):
+        async with asyncio.timeout(_END_MARK_S):
+            while not content.at_eof():
+                await content.readany()
+
+
+async def _bounded(response: aiohttp.ClientResponse, limit: int) -> str:
     body = bytearray()
-    async for chunk in response.aiter_bytes():
+    async for chunk in response.content.iter_any():
         body += chunk
         if len(body) > limit:
             raise wire.Nonsense("its answer is too large")

@@ -68,6 +68,8 @@ def request_body(request: Generation, model: str, *, usage: bool = True) -> dict
         body["stream_options"] = {"include_usage": True}
     if request.tools:
         body["tools"] = [_tool(tool) for tool in request.tools]
+    if request.tool_choice:
+        body["tool_choice"] = _tool_choice(request.tool_choice)
     if request.response_schema:
         body["response_format"] = _response_format(request.response_schema)
     return body | _sampling(request) | logprobs.options(request.logprobs)
@@ -93,6 +95,12 @@ def _tool(tool: ToolSpec) -> dict[str, Any]:
     parameters = json.loads(tool.parameters_json or _ANY_OBJECT)
     function = {"name": tool.name, "description": tool.description, "parameters": parameters}
     return {"type": "function", "function": function}
+
+
+def _tool_choice(choice: str) -> str | dict[str, Any]:
+    if choice == "required":
+        return choice
+    return {"type": "function", "function": {"name": choice}}
 
 
 def _response_format(schema: str) -> dict[str, Any]:
@@ -145,6 +153,11 @@ class Reader:
     _thought: bool = False
     # Told of tokens that have made no text yet.
     _logprobs: tuple[TokenLogprob, ...] = ()
+
+    @property
+    def spoke(self) -> bool:
+        """Whether some of the reply is there."""
+        return self._text_bytes > 0
 
     def text_of(self, data: str) -> Text | None:
         """Takes one piece in JSON and returns its text, if it has any.

@@ -116,6 +116,19 @@ async def test_the_request_carries_messages_sampling_tools_and_key(double):
     assert double.headers[0]["authorization"] == "Bearer s3cret"
 
 
+@pytest.mark.parametrize(
+    ("choice", "sent"),
+    [
+        ("required", "required"),
+        ("look", {"type": "function", "function": {"name": "look"}}),
+    ],
+)
+async def test_the_request_carries_the_choice_of_tools(double, choice, sent):
+    tool = ToolSpec("look", "looks", '{"type": "object"}')
+    await events_of(double, asking("Hi", tools=(tool,), tool_choice=choice))
+    assert double.requests[0]["tool_choice"] == sent
+
+
 async def test_tool_calls_in_pieces_come_out_whole(double):
     first = {"index": 0, "id": "c1", "function": {"name": "look", "arguments": '{"a"'}}
     second = {"index": 0, "function": {"arguments": ": 1}"}}

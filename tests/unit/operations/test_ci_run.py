@@ -66,7 +66,7 @@ def test_what_takes_long_to_build_is_begun_before_the_steps_and_not_left_running
     _, _, started = ci(tmp_path)
     first_up, second_up = (n for n, line in enumerate(started) if line == "cluster up")
     between = started[first_up + 1 : second_up]
-    assert between.count("cluster image") == 5
+    assert between.count("cluster image") == 6
     assert between.count("cluster down") == 1
     assert started.count("jaeger build") == 2
 
@@ -76,7 +76,8 @@ def test_what_takes_long_to_build_is_begun_before_the_steps_and_not_left_running
     [
         ("jaeger", "no compiler"),
         ("cluster", "no memory"),
-        ("chart-test", "ci: chart failed"),
+        ("chart-test", "ci: beside failed"),
+        ("test-sdks", "ci: beside failed"),
         ("setup-engine", "ci: engine failed"),
     ],
 )

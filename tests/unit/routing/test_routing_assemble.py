@@ -58,6 +58,12 @@ def test_the_stable_part_comes_first_and_the_message_last() -> None:
     assert prompt.messages[-1].content == "Where do I live?"
 
 
+def test_what_was_forgotten_leaves_no_empty_message_behind() -> None:
+    said = [past(1, "hello"), past(2, ""), past(3, ""), past(4, "hi Maya")]
+    prompt = assemble(parts(recent=said), 2000)
+    assert [message.content for message in prompt.messages[1:-1]] == ["hello", "hi Maya"]
+
+
 def test_of_two_memories_that_say_the_same_one_gives_way_to_another() -> None:
     chosen = select_memories(
         [

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from echomesh._errors import EchomeshError
 from echomesh._peers import Peers
 
 
@@ -33,12 +36,16 @@ def test_calls_to_two_services_by_turns_reach_all_replicas_of_both() -> None:
 async def test_a_call_that_comes_meanwhile_does_not_keep_a_channel_from_being_closed() -> None:
     channels: list[FakeChannel] = []
 
+    def late() -> None:
+        with pytest.raises(EchomeshError, match="closed"):
+            peers.pick("late:1")
+
     def connect(_address: str) -> Any:
-        channels.append(FakeChannel(lambda: peers.pick("late:1")))
+        channels.append(FakeChannel(late))
         return channels[-1]
 
     peers = Peers(connect)
     peers.pick("a:1")
     peers.pick("b:1")
     await peers.close()
-    assert [channel.closed for channel in channels[:2]] == [True, True]
+    assert [channel.closed for channel in channels] == [True, True]

@@ -75,6 +75,14 @@ class FakeMesh(
         tokens.access_expires_at.FromSeconds(int(time.time()) + 600)
         return auth_pb2.ExchangeApiKeyResponse(tokens=tokens)
 
+    recalled = threading.Event()
+
+    async def Recall(self, request: Any, context: Any) -> Any:  # noqa: N802
+        self.recalled.set()
+        if request.query == "away":
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        await asyncio.sleep(600)
+
     async def GetIndexStatus(self, request: Any, context: Any) -> Any:  # noqa: N802
         return memory_pb2.GetIndexStatusResponse(memories=3, pending=1)
 
@@ -160,6 +168,26 @@ def test_closing_twice_is_fine_and_a_closed_client_says_so(mesh: str) -> None:
     with pytest.raises(RuntimeError, match="closed"):
         client.index_status()
     left.close()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("query", ["slow", "away"])
+def test_closing_ends_what_other_threads_wait_for(mesh: str, query: str) -> None:
+    """An answer, or another attempt."""
+    client = echomesh.SyncClient(mesh, api_key="k", timeout_s=600)
+    ended: list[BaseException] = []
+
+    def wait() -> None:
+        with pytest.raises(BaseException) as closed:
+            client.recall(query)
+        ended.append(closed.value)
+
+    FakeMesh.recalled.clear()
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    assert FakeMesh.recalled.wait(30)
+    client.close()
+    thread.join(30)
+    assert [str(error) for error in ended] == ["CANCELLED: the client is closed"]
 
 
 def test_closing_an_end_users_client_leaves_the_others_open(mesh: str) -> None:

@@ -133,6 +133,8 @@ class VllmEngine(Engine):
         """The adapter that is asked for; raises MODEL_LACKS_ABILITY."""
         if self.abilities.embeds:
             raise lacks(self.id, "text")
+        if request.tool_choice:
+            raise lacks(self.id, "tool_choice")
         if not request.lora_adapter:
             return None
         adapter = self._adapters.get(request.lora_adapter)

@@ -1,0 +1,1 @@
+"""The gateway: HTTP doors to the mesh, the OpenAI one first."""

@@ -1,0 +1,1 @@
+"""The OpenAI door: the paths, bodies and errors that OpenAI's clients know."""

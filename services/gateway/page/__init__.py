@@ -1,0 +1,1 @@
+"""The chat page: static files, and the small JSON and SSE interface behind them."""
