@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from echomesh._auditing import AUDIT_LOGS, AuditAnchor, AuditEntry
     from echomesh._client import Client
     from echomesh._errors import EchomeshError, FieldViolation
     from echomesh._explaining import Attempt, Explanation, Timings
@@ -46,6 +47,7 @@ __version__ = "0.1.0"
 
 # Services import the stubs below this package and not the client: it is loaded when asked for.
 _HOMES = {
+    "_auditing": ("AUDIT_LOGS", "AuditAnchor", "AuditEntry"),
     "_client": ("Client",),
     "_errors": ("EchomeshError", "FieldViolation"),
     "_explaining": ("Attempt", "Explanation", "Timings"),
@@ -75,8 +77,11 @@ _HOMES = {
 }
 
 __all__ = [
+    "AUDIT_LOGS",
     "Accepted",
     "Attempt",
+    "AuditAnchor",
+    "AuditEntry",
     "Client",
     "Conversation",
     "Decision",

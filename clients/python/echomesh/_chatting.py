@@ -47,7 +47,11 @@ class Chatting(Calls):
         recall: bool = True,
         detach: bool = False,
         parent_message_id: str = "",
+        message_key: str = "",
+        instructions: str = "",
+        history: Sequence[models_pb2.ChatMessage] | None = None,
         tools: Sequence[models_pb2.Tool] = (),
+        tool_choice: str = "",
         tool_messages: Sequence[models_pb2.ChatMessage] = (),
         response_format: models_pb2.ResponseFormat | None = None,
         sampling: models_pb2.Sampling | None = None,
@@ -60,6 +64,11 @@ class Chatting(Calls):
         If a replica of the mesh is lost the same request is tried again: a Restart frame then
         says that the text so far is void. Leaving the iteration early cancels the reply,
         unless `detach`. `tier` is "", "instant", "fast" or "standard".
+
+        `instructions` are the application's to the model (a system prompt). `history`, even an
+        empty one, is shown to the model in place of what is stored, and stored nowhere. A message
+        with a `message_key` that its conversation has already is answered anew and not stored
+        twice. `tool_choice` is "" or "auto", "none", "required" or a tool's name.
         """
         if tier not in _TIERS:
             raise ValueError(f"tier must be one of {', '.join(t for t in _TIERS if t)}")
@@ -75,7 +84,11 @@ class Chatting(Calls):
             recall=recall,
             detach=detach,
             parent_message_id=parent_message_id,
+            message_key=message_key,
+            instructions=instructions,
+            history=None if history is None else chat_pb2.History(messages=history),
             tools=tools,
+            tool_choice=tool_choice,
             tool_messages=tool_messages,
             response_format=response_format,
             sampling=sampling,

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from echomesh import _session
+from echomesh._auditing import Auditing
 from echomesh._chatting import Chatting
 from echomesh._conversations import Conversations
 from echomesh._explaining import Explaining
@@ -18,7 +19,7 @@ from echomesh.routing.v1 import routing_pb2, routing_pb2_grpc
 _CALL_TIMEOUT_S = 10.0
 
 
-class Client(Chatting, Explaining, Memories, Conversations):
+class Client(Chatting, Explaining, Memories, Conversations, Auditing):
     """A user's connection to a mesh.
 
     `address` is the host:port of any routing replica, or several separated by commas, of which

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message as ProtoMessage
@@ -26,7 +26,8 @@ class EchomeshError(Exception):
     """A call failed.
 
     `reason` names why (a value of ErrorReason without its prefix; empty if the mesh could not
-    be reached at all), `retry_after` is in seconds, and `trace_id` finds the call in the logs.
+    be reached at all), `retry_after` is in seconds, and `trace_id` finds the call in the logs, if
+    it came so far.
     """
 
     code: grpc.StatusCode
@@ -37,10 +38,19 @@ class EchomeshError(Exception):
     retry_after: float | None = None
     trace_id: str = ""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is pickled by its positional arguments, of which a dataclass has none.
+        return type(self), tuple(getattr(self, each.name) for each in fields(self))
+
     def __str__(self) -> str:
         detail = "; ".join(f"{v.field}: {v.description}" for v in self.violations)
         text = f"{self.reason or self.code.name}: {self.message}"
         return f"{text} ({detail})" if detail else text
+
+
+def closed() -> EchomeshError:
+    """The error of a call whose client was closed, before it or under it."""
+    return EchomeshError(grpc.StatusCode.CANCELLED, "the client is closed")
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> EchomeshError:

@@ -17,6 +17,8 @@ from typing import Any
 
 import grpc
 
+from echomesh._errors import closed
+
 # A call that has been silent for so long has its replica's health looked at.
 _QUIET_S = 2.0
 # A replica that gives no answer about its health within this time is frozen or cut off.
@@ -47,6 +49,7 @@ class Peer:
         self.probing: asyncio.Task[None] | None = None
         self.probed_at = 0.0
         self._connect = connect
+        self._closed = False
         self._leaving: set[asyncio.Task[None]] = set()
         self._open()
 
@@ -62,7 +65,8 @@ class Peer:
         self._open()
 
     async def close(self) -> None:
-        """Close the channel, and those that were left."""
+        """Close the channel, and those that were left; calls under way end."""
+        self._closed = True
         for task in (self.probing, *self._leaving):
             if task is not None:
                 task.cancel()
@@ -89,12 +93,17 @@ class Peer:
         """Give up a call, with PeerLostError, when this replica freezes under it.
 
         A connection that breaks makes the replica suspect too; the call's own error is raised.
+        A call under which the client is closed is told so: its task was not cancelled.
         """
         watch = Watch(self, call)
         try:
             yield watch
         except asyncio.CancelledError:
-            if not watch.lost or _is_being_cancelled():
+            if _is_being_cancelled():
+                raise
+            if self._closed:
+                raise closed() from None
+            if not watch.lost:
                 raise
             self.suspect = True
             if watch.channel is self.channel:  # else another call has seen it first
@@ -160,13 +169,19 @@ class Peers:
 
     def __init__(self, connect: Callable[[str], grpc.aio.Channel]) -> None:
         self._connect = connect
+        self._closed = False
         self._peers: dict[str, Peer] = {}
         # A count for each list: with one for all, who calls two services by turns would call
         # only every other replica of each.
         self._turns: defaultdict[str, Iterator[int]] = defaultdict(itertools.count)
 
     def pick(self, addresses: str) -> Peer:
-        """The next of the replicas at `addresses` (host:port, separated by commas)."""
+        """The next of the replicas at `addresses` (host:port, separated by commas).
+
+        Raises EchomeshError once they are closed.
+        """
+        if self._closed:
+            raise closed()
         peers = [self._peer(address.strip()) for address in addresses.split(",")]
         working = [peer for peer in peers if not peer.suspect]
         for peer in peers:
@@ -176,7 +191,8 @@ class Peers:
         return among[next(self._turns[addresses]) % len(among)]
 
     async def close(self) -> None:
-        """Close every channel."""
+        """Close every channel, for good."""
+        self._closed = True
         peers = list(self._peers.values())
         self._peers.clear()
         for peer in peers:

@@ -12,19 +12,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor
 
 from echomesh import _trace
 from echomesh._errors import EchomeshError, from_rpc_error
 from echomesh._peers import Peer, PeerLostError, Peers
+from echomesh._services import SERVICES
 from echomesh.auth.v1 import auth_pb2, auth_pb2_grpc
 from echomesh.common.v1 import options_pb2
-from echomesh.memory.v1 import (
-    conversation_pb2,
-    conversation_pb2_grpc,
-    memory_pb2,
-    memory_pb2_grpc,
-)
 from echomesh.routing.v1 import chat_pb2, chat_pb2_grpc, routing_pb2, routing_pb2_grpc
 
 _T = TypeVar("_T")
@@ -47,17 +42,6 @@ _CHANNEL_OPTIONS = [
     # Retries are this module's: gRPC would not keep them within one deadline.
     ("grpc.enable_retries", 0),
 ]
-
-_SERVICES: dict[type[Any], ServiceDescriptor] = {
-    auth_pb2_grpc.AuthServiceStub: auth_pb2.DESCRIPTOR.services_by_name["AuthService"],
-    conversation_pb2_grpc.ConversationServiceStub: conversation_pb2.DESCRIPTOR.services_by_name[
-        "ConversationService"
-    ],
-    memory_pb2_grpc.MemoryServiceStub: memory_pb2.DESCRIPTOR.services_by_name["MemoryService"],
-    chat_pb2_grpc.ChatServiceStub: chat_pb2.DESCRIPTOR.services_by_name["ChatService"],
-    routing_pb2_grpc.RoutingServiceStub: routing_pb2.DESCRIPTOR.services_by_name["RoutingService"],
-    routing_pb2_grpc.MeshServiceStub: routing_pb2.DESCRIPTOR.services_by_name["MeshService"],
-}
 
 
 class Deadline:
@@ -113,7 +97,7 @@ class Transport:
         addresses = self._address
         if stub_class is not routing_pb2_grpc.MeshServiceStub:
             endpoints = await self._find(deadline)
-            addresses = endpoints.get(_SERVICES[stub_class].full_name, self._address)
+            addresses = endpoints.get(SERVICES[stub_class].full_name, self._address)
         peer = self._peers.pick(addresses)
         return stub_class(peer.channel), peer
 
@@ -238,7 +222,7 @@ async def unary(
 
     Raises EchomeshError.
     """
-    descriptor = _SERVICES[stub_class].methods_by_name[method]
+    descriptor = SERVICES[stub_class].methods_by_name[method]
     attempts = Attempts(descriptor, deadline)
     with _trace.client_span(f"{descriptor.containing_service.full_name}/{method}") as span:
         while True:
@@ -266,10 +250,21 @@ def failure(error: grpc.aio.AioRpcError | PeerLostError) -> EchomeshError:
     if isinstance(error, PeerLostError):
         return EchomeshError(grpc.StatusCode.UNAVAILABLE, "the replica stopped answering")
     known = from_rpc_error(error)
-    if known.code is grpc.StatusCode.CANCELLED and not known.reason:
-        # Not by us, who would not be told: gRPC ends so what reaches a server as it stops.
+    if _is_connections(known):
         return EchomeshError(grpc.StatusCode.UNAVAILABLE, "the replica ended the call")
     return known
+
+
+def _is_connections(error: EchomeshError) -> bool:
+    """Whether an error is the connection's by another name: the mesh's own have a reason.
+
+    CANCELLED (not by us, who would not be told) is what reaches a server as it stops, and a server
+    or proxy that dies may reset its streams.
+    """
+    if error.reason:
+        return False
+    reset = error.code is grpc.StatusCode.INTERNAL and "RST_STREAM" in error.message
+    return error.code is grpc.StatusCode.CANCELLED or reset
 
 
 class Attempts:

@@ -9,10 +9,12 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent import futures
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from echomesh._client import Client
+from echomesh._errors import closed
 
 _T = TypeVar("_T")
 # How long work that was cancelled gets to unwind: the mesh is told, which needs no answer.
@@ -46,6 +48,8 @@ class _Loop:
         future = asyncio.run_coroutine_threadsafe(whole(), self._loop)
         try:
             return future.result()
+        except futures.CancelledError:
+            raise closed() from None
         except BaseException:
             future.cancel()
             # Until then an iterator that it pulled from is still running and cannot be closed.
@@ -74,11 +78,20 @@ class _Loop:
                 self.run(close())
 
     def stop(self) -> None:
-        """End the thread."""
+        """End the thread, and what other threads still wait for."""
         self.stopped = True
+        asyncio.run_coroutine_threadsafe(_end_others(), self._loop).result()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _end_others() -> None:
+    """Cancel whatever else this loop is at, and let it end."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 _P = ParamSpec("_P")
@@ -166,3 +179,5 @@ class SyncClient:
     messages = _iterated(Client.messages)
     delete_conversation = _awaited(Client.delete_conversation)
     endpoints = _awaited(Client.endpoints)
+    audit_entries = _iterated(Client.audit_entries)
+    audit_anchor = _awaited(Client.audit_anchor)

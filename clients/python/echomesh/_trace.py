@@ -30,6 +30,11 @@ class ClientSpan(Protocol):
         """What carries the trace context to a service."""
         ...
 
+    @property
+    def trace_id(self) -> str:
+        """What finds the call in the logs of services; empty if they are told none."""
+        ...
+
     def below(self) -> contextlib.AbstractContextManager[None]:
         """Make it the parent of the calls made inside; hold it over no `yield`."""
         ...
@@ -51,6 +56,7 @@ def client_span(method: str) -> Iterator[ClientSpan]:
         yield span
         span.answered()
     except EchomeshError as error:
+        error.trace_id = error.trace_id or span.trace_id
         span.failed(error.code.name, error.reason)
         raise
     except (asyncio.CancelledError, GeneratorExit):
@@ -67,15 +73,15 @@ class _Bare:
     """Only the ids that the services continue."""
 
     def __init__(self) -> None:
-        self._trace = _trace_id.get() or secrets.token_hex(16)
+        self.trace_id = _trace_id.get() or secrets.token_hex(16)
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
-        return [("traceparent", f"00-{self._trace}-{secrets.token_hex(8)}-01")]
+        return [("traceparent", f"00-{self.trace_id}-{secrets.token_hex(8)}-01")]
 
     @contextlib.contextmanager
     def below(self) -> Iterator[None]:
-        token = _trace_id.set(self._trace)
+        token = _trace_id.set(self.trace_id)
         try:
             yield
         finally:
@@ -106,6 +112,8 @@ class _Recorded:
         )
         self._context = trace.set_span_in_context(self._span)
         self._settled = False
+        known = self._span.get_span_context()
+        self.trace_id = trace.format_trace_id(known.trace_id) if known.is_valid else ""
 
     @property
     def metadata(self) -> list[tuple[str, str]]:
