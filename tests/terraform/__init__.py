@@ -1,0 +1,1 @@
+"""The Terraform modules: their own tests, a mock cloud, and a scanner."""
