@@ -1,6 +1,6 @@
 # Any service of the mesh as an image: `docker build --build-arg SERVICE=routing .`, or `make images`.
 #
-# SERVICE   auth, embeddings, memory, models or routing
+# SERVICE   auth, embeddings, gateway, memory, models or routing
 # BASE      Python 3.11 or newer on glibc; for models with vLLM an image of vLLM's own
 # EXTRA     what is installed beyond the service's own needs: `-llamacpp` for models
 ARG BASE=docker.io/library/python:3.11-slim-bookworm
@@ -31,7 +31,7 @@ COPY services services
 RUN PYTHONPATH=/tools python3 -m pip install --quiet --no-deps --no-build-isolation --target /opt/echomesh \
     ./clients/python . \
     && cd /opt/echomesh/services \
-    && for other in auth cli embeddings memory models routing; do \
+    && for other in auth cli embeddings gateway memory models routing; do \
          [ "$other" = "$SERVICE" ] || rm -r "$other"; done \
     # Never imported: the Kubernetes client's asynchronous twin, half of its size, and numpy's tests.
     && rm -rf /opt/echomesh/kubernetes/aio /opt/echomesh/numpy/tests /opt/echomesh/numpy/*/tests \

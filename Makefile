@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= $(HOME)/.echomesh
 PORT_BASE ?= 7400
+WORKERS ?= 2
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: help
@@ -11,7 +12,7 @@ help: ## Show this list
 	@grep -E '^[a-z][a-z-]*:.*##' $(MAKEFILE_LIST) | sed -e 's/:.*## /|/' | \
 		while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
-.PHONY: setup-run setup-dev setup-engine setup-chart
+.PHONY: setup-run setup-dev setup-engine setup-chart setup-terraform setup-integrations
 setup-run:
 	@$(PYTHON) scripts/setup.py run
 setup-dev:
@@ -20,6 +21,10 @@ setup-engine:
 	@$(PYTHON) scripts/setup.py engine
 setup-chart:
 	@$(PYTHON) scripts/setup.py chart
+setup-terraform:
+	@$(PYTHON) scripts/setup.py terraform
+setup-integrations:
+	@$(PYTHON) scripts/setup.py integrations
 
 .PHONY: run demo
 run: setup-run ## Start the mesh here, play a short conversation, stay up for `echomesh chat`
@@ -28,8 +33,9 @@ demo: setup-run ## The same, then stop
 	@exec $(BIN)/echomesh up --sample --exit --data "$(DATA)" --port-base $(PORT_BASE)
 
 .PHONY: test unit test-engine
-test: setup-dev ## Every test that needs no GPU
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+# Most tests wait for other processes: two at a time keep two cores busy. A file's tests stay together.
+test: setup-dev ## Every test that needs no GPU (WORKERS=2 at a time)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 unit: setup-dev ## The fast, pure tests alone
 	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 # Python keeps what it compiled here: each engine is two processes that read all of torch.
@@ -44,9 +50,27 @@ chart-test: setup-chart ## The chart rendered, validated and scanned; no cluster
 test-cluster: setup-dev ## The chart on the cluster of KUBECONFIG, under load and faults
 	@$(BIN)/python -m pytest tests/cluster --timeout 900 -o timeout_func_only=true --durations 25 $(PYTEST_ARGS)
 
+.PHONY: test-terraform
+test-terraform: setup-terraform ## The Terraform modules against a mock cloud; no account needed
+	@.terraform-venv/bin/python -m pytest tests/terraform --confcutdir tests/terraform $(PYTEST_ARGS)
+
+.PHONY: test-integrations
+test-integrations: setup-dev setup-integrations ## LangChain, LlamaIndex and a fuzzer against a real gateway
+	@.integrations-venv/bin/python -m pytest tests/integrations --confcutdir tests/integrations $(PYTEST_ARGS)
+
+.PHONY: test-page
+test-page: setup-dev setup-integrations ## The chat page in a real Chromium (skips without one)
+	@.integrations-venv/bin/python -m pytest tests/page --confcutdir tests/page --timeout 300 \
+		-o timeout_func_only=true --durations 5 $(PYTEST_ARGS)
+
 .PHONY: test-jaeger
 test-jaeger: setup-dev ## Traces in the Jaeger of ECHOMESH_JAEGER_OTLP and _QUERY, or of _BINARY
 	@$(BIN)/python -m pytest tests/jaeger $(PYTEST_ARGS)
+
+.PHONY: test-sdks
+# The first time fetches packages and compiles gRPC for Go: a test's own time is what is limited.
+test-sdks: setup-dev ## Each SDK's package against one list of cases and a live mesh (Go and Node where they are)
+	@$(BIN)/python -m pytest tests/conformance --timeout 300 -o timeout_func_only=true $(PYTEST_ARGS)
 
 .PHONY: faults cycles mutants
 faults: setup-dev ## Kill, freeze, cut off and attack a running mesh: the promises under failure
@@ -66,12 +90,11 @@ format: setup-dev ## Let ruff format and mend what it can
 	@$(BIN)/ruff format . && $(BIN)/ruff check --fix .
 
 .PHONY: proto proto-check
-proto: setup-dev ## Generate the stubs and the API reference from protos/
-	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/buf generate 2>/dev/null
-	@$(BIN)/python scripts/api_reference.py > docs/api.md
+proto: setup-dev ## Generate the stubs (Go's and TypeScript's where they are) and the API reference
+	@$(BIN)/python scripts/generate.py
 proto-check: proto ## Fail if the generated files are not what protos/ gives
-	@git diff --exit-code --stat -- clients/python docs/api.md
-	@test -z "$$(git ls-files --others --exclude-standard clients/python docs)" || \
+	@git diff --exit-code --stat -- clients docs/api.md
+	@test -z "$$(git ls-files --others --exclude-standard clients docs)" || \
 		{ echo "generated files are not committed"; exit 1; }
 
 .PHONY: bench bench-peers bench-engine soak

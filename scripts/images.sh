@@ -2,13 +2,13 @@
 # Build the services' images: echomesh/SERVICE:TAG, with whatever builder is there.
 #
 # TAG         the version in pyproject.toml
-# SERVICES    "auth embeddings memory models routing"
+# SERVICES    "auth embeddings gateway memory models routing"
 # BUILD_ARGS  further words for the builder, such as --build-arg BASE=vllm/vllm-openai:v0.32.0
 set -euo pipefail
 cd "$(dirname "$0")/.."
 VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -1)
 TAG=${TAG:-$VERSION}
-SERVICES=${SERVICES:-auth embeddings memory models routing}
+SERVICES=${SERVICES:-auth embeddings gateway memory models routing}
 REVISION=$(git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 if command -v docker >/dev/null && docker info >/dev/null 2>&1; then

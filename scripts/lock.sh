@@ -16,10 +16,12 @@ image() { # NAME EXTRA
   printf -- '-e ./clients/python\n-e .[%s]\n' "$2" | compile - --override requirements/images/overrides.txt \
     -c requirements/run.lock -c services/cli/local_model.lock -o "requirements/images/$1.lock"
 }
-for service in auth embeddings embeddings-model memory models routing; do image "$service" "$service"; done
+for service in auth embeddings embeddings-model gateway memory models routing; do image "$service" "$service"; done
 image models-llamacpp llamacpp
 compile requirements/build.in -c requirements/run.lock -o requirements/images/build.lock
 compile requirements/chart.in -o requirements/chart.lock
+compile requirements/integrations.in -o requirements/integrations.lock
+compile requirements/terraform.in -o requirements/terraform.lock
 # vLLM on a CPU is for Linux alone. Its wheels' own lists name other releases than work together
 # (requirements/engine.in), so they are locked without them.
 on_linux() {

@@ -1,6 +1,6 @@
 """Set up a virtual environment from the locked requirements: standard library alone.
 
-    python3 scripts/setup.py run|dev|engine|chart
+    python3 scripts/setup.py run|dev|engine|chart|terraform|integrations
 
 Repeating it does nothing until a lock file changes. Every failure is one clear line. It is written
 so that Python 3.6 can read it: an old Python must get as far as being told that it is too old.
@@ -20,10 +20,19 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 BIN = VENV / "bin"
 # Measured on Linux x86_64 with Python 3.11 and 3.13: the environment and the package cache.
-DISK_MB = {"run": 640, "dev": 800, "engine": 9000, "chart": 900}
+DISK_MB = {
+    "run": 640,
+    "dev": 800,
+    "engine": 9000,
+    "chart": 900,
+    "terraform": 1100,
+    "integrations": 900,
+}
 # vLLM wants its own releases of much, and is large: it is tested in an environment of its own. So
-# are the chart's tools.
-OWN_VENV = {"engine": ROOT / ".engine-venv", "chart": ROOT / ".chart-venv"}
+# are the chart's and Terraform's tools, and the frameworks that talk to the gateway.
+OWN_VENV = {
+    name: ROOT / f".{name}-venv" for name in ("engine", "chart", "terraform", "integrations")
+}
 SUPPORTED = {("Linux", "x86_64"), ("Linux", "aarch64"), ("Darwin", "arm64")}
 ENGINE_SUPPORTED = {("Linux", "x86_64")}
 MIN_GLIBC = (2, 28)
@@ -71,7 +80,7 @@ def set_up(profile: str) -> None:
     """Bring the environment up to date for `profile`; raises SetupError."""
     global VENV, BIN  # this program sets up one environment and ends
     if profile not in DISK_MB:
-        raise SetupError("usage: setup.py run|dev|engine|chart")
+        raise SetupError("usage: setup.py run|dev|engine|chart|terraform|integrations")
     VENV = OWN_VENV.get(profile, VENV)
     BIN = VENV / "bin"
     check_platform(ENGINE_SUPPORTED if profile == "engine" else SUPPORTED)

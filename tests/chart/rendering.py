@@ -15,7 +15,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/echomesh"
-SERVICES = ("auth", "embeddings", "memory", "models", "routing")
+SERVICES = ("auth", "embeddings", "gateway", "memory", "models", "routing")
 RELEASE, NAMESPACE = "echomesh", "mesh"
 
 Object = dict[str, Any]

@@ -22,6 +22,11 @@ DEMO, PRODUCTION = objects(profile("demo")), objects(profile("production"))
 # (caller, called, listener), as docs/architecture.md draws them.
 MESH = {
     ("embeddings", "auth", "mesh"),
+    ("gateway", "auth", "mesh"),
+    ("gateway", "embeddings", "mesh"),
+    ("gateway", "memory", "mesh"),
+    ("gateway", "models", "mesh"),
+    ("gateway", "routing", "mesh"),
     ("memory", "auth", "mesh"),
     ("memory", "embeddings", "mesh"),
     ("models", "auth", "mesh"),
@@ -101,6 +106,7 @@ def test_addresses_outside_the_release_are_open_only_where_the_values_name_them(
     assert open_ports == {
         "auth": {53, 5432, 4317},
         "embeddings": {53, 4317},
+        "gateway": {53, 4317},
         "memory": {53, 5432, 6334, 4317},
         "models": {53, 4317},
         "routing": {53, 4317},
@@ -108,7 +114,7 @@ def test_addresses_outside_the_release_are_open_only_where_the_values_name_them(
 
 
 def test_the_test_pod_reaches_the_public_listeners_whoever_else_may() -> None:
-    wanted = {("test", service, "public") for service in ("auth", "memory", "routing")}
+    wanted = {("test", service, "public") for service in ("auth", "gateway", "memory", "routing")}
     assert {e for e in edges(PRODUCTION, "Egress") if e[0] == "test"} == wanted
     assert {e for e in edges(PRODUCTION, "Ingress") if e[0] == "test"} == wanted
 

@@ -12,7 +12,15 @@ from tests.chart.rendering import CHART, SERVICES, Values, merged, objects, prof
 
 OBJECTS = Path(__file__).parent / "objects"
 # Of operators; their definitions are theirs, and no schema of them is here.
-FOREIGN = {"GRPCRoute", "PrometheusRule", "ScaledObject", "ServiceMonitor"}
+FOREIGN = {
+    "Certificate",
+    "GRPCRoute",
+    "HTTPRoute",
+    "Issuer",
+    "PrometheusRule",
+    "ScaledObject",
+    "ServiceMonitor",
+}
 DEMO, PRODUCTION = profile("demo"), profile("production")
 OWN_SECRETS: Values = {
     "keys": {"existingSecret": "my-keys"},
@@ -23,12 +31,15 @@ VARIANTS: dict[str, Values] = {
     "demo": DEMO,
     "production": PRODUCTION,
     "own-secrets": merged(PRODUCTION, OWN_SECRETS),
+    "cert-manager": merged(DEMO, {"meshTls": {"mode": "cert-manager"}}),
+    "certificates-by-job": merged(DEMO, {"meshTls": {"mode": "job"}}),
     "no-policies": merged(DEMO, {"networkPolicy": {"enabled": False}}),
     "ingress": merged(
         DEMO,
         {
             "public": {
                 "host": "mesh.example.com",
+                "httpHost": "chat.example.com",
                 "ingress": {"enabled": True, "tlsSecretName": "t"},
             }
         },

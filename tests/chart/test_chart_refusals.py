@@ -35,6 +35,8 @@ NO_DATABASE: Values = {"demo": {"postgres": {"enabled": False}}}
         ({"public": {"port": 70000}}, "/public/port"),
         ({"stopGraceSeconds": 0}, "/stopGraceSeconds"),
         ({"tracing": {"endpoint": 4317}}, "/tracing/endpoint"),
+        ({"meshTls": {"mode": "linkerd"}}, "/meshTls/mode"),
+        ({"meshTls": {"duration": "90d"}}, "/meshTls/duration"),
     ],
 )
 def test_a_value_that_the_schema_does_not_know_is_refused(wrong: Values, says: str) -> None:
@@ -55,6 +57,15 @@ def test_a_value_that_the_schema_does_not_know_is_refused(wrong: Values, says: s
         ),
         ({"keys": {"existingSecret": "x"}}, "keys.existingSecret"),
         ({"public": {"plaintext": False}}, "public.tls.secretName"),
+        (
+            {
+                "meshTls": {"mode": "job"},
+                "keys": {"existingSecret": "k"},
+                "database": {"existingSecret": "d"},
+                "demo": {"postgres": {"enabled": False}},
+            },
+            "meshTls.mode",
+        ),
         ({"public": {"gateway": {"enabled": True}}}, "public.host"),
         ({"public": {"ingress": {"enabled": True}}}, "public.host"),
         ({"database": {"pooled": True}}, "database.pooled"),

@@ -174,6 +174,7 @@ def test_images_are_named_by_registry_repository_and_tag_or_digest() -> None:
     assert images == {
         "auth": "r.example.com/echomesh/auth:8",
         "embeddings": "r.example.com/echomesh/embeddings:9",
+        "gateway": "r.example.com/echomesh/gateway:9",
         "memory": "r.example.com/mine/memory:9",
         "models": f"r.example.com/echomesh/models@{digest}",
         "routing": "r.example.com/echomesh/routing:9",

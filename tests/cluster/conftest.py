@@ -28,7 +28,7 @@ from tests.cluster.kube import CHART, INSTALL_S, ROOT, Namespace, run
 from tests.cluster.load import POD
 from tests.cluster.tracing import ENDPOINT, NAME, jaeger_objects
 
-SERVICES = ("auth", "embeddings", "memory", "models", "routing")
+SERVICES = ("auth", "embeddings", "gateway", "memory", "models", "routing")
 NAMESPACE = "echomesh-test"
 TAG = os.environ.get("CLUSTER_TAG", "dev")
 NEXT_TAG = os.environ.get("CLUSTER_NEXT_TAG", "next")
@@ -55,6 +55,8 @@ VALUES: dict[str, Any] = {
     },
     "models": {"replicas": 2},
     "auth": {"replicas": 2},
+    # As nobody's cluster has cert-manager just for these tests.
+    "meshTls": {"mode": "job"},
     "demo": {"postgres": {"image": POSTGRES, "storageClass": CLASS}},
 }
 

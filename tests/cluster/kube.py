@@ -154,7 +154,7 @@ class Namespace:
     @asynccontextmanager
     async def forwarded(self, address: str, services: Sequence[str]) -> AsyncIterator[None]:
         """Ports of the release's services at a loopback address, each by its own number."""
-        ports = {"routing": "7400", "auth": "7401", "memory": "7402"}
+        ports = {"routing": "7400", "auth": "7401", "memory": "7402", "gateway": "7405"}
         started = []
         try:
             for service in services:

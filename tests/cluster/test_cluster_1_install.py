@@ -8,6 +8,8 @@ import os
 import sys
 from typing import get_args
 
+import httpx
+import openai
 import pytest
 
 import echomesh
@@ -19,6 +21,7 @@ from tests.support.policies import Direction, edges
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 LOOPBACK = "127.0.0.2"
+GATEWAY = f"http://{LOOPBACK}:7405"
 
 
 async def test_helm_test_chats_and_recalls(mesh: Namespace) -> None:
@@ -53,6 +56,43 @@ async def test_the_sample_history_is_imported_and_asked_about_through_forwarded_
             text, final = await client.reply("Where do I live now?", speaker="Maya")
         assert "Bristol" in text
         assert final.degraded == ()
+
+
+async def test_an_openai_client_chats_and_is_remembered_through_the_gateway(
+    mesh: Namespace,
+) -> None:
+    key = (await mesh.secret("echomesh-credentials"))["api_key"]
+
+    async def say(client: openai.AsyncOpenAI, text: str) -> str:
+        told = await client.chat.completions.create(
+            model="echomesh", messages=[{"role": "user", "content": text}], user="gateway-guest"
+        )
+        return told.choices[0].message.content or ""
+
+    async with (
+        mesh.forwarded(LOOPBACK, ("gateway",)),
+        openai.AsyncOpenAI(base_url=f"{GATEWAY}/v1", api_key=key) as client,
+    ):
+        await say(client, "My bicycle is called Rosinante.")
+        assert "Rosinante" in await say(client, "What is my bicycle called?")
+        assert "echomesh" in [model.id async for model in client.models.list()]
+        embedded = await client.embeddings.create(model="echomesh", input=["a bicycle"])
+        assert len(embedded.data[0].embedding) > 100
+
+
+async def test_the_gateway_serves_the_page_and_what_the_page_asks(mesh: Namespace) -> None:
+    key = (await mesh.secret("echomesh-credentials"))["api_key"]
+    async with (
+        mesh.forwarded(LOOPBACK, ("gateway",)),
+        httpx.AsyncClient(base_url=GATEWAY, timeout=60) as browser,
+    ):
+        page = await browser.get("/", follow_redirects=True)
+        assert "script-src 'self'" in page.headers["content-security-policy"]
+        refused = await browser.get("/chat/api/conversations")
+        bearer = {"authorization": f"Bearer {key}"}
+        listed = await browser.get("/chat/api/conversations", headers=bearer)
+    assert refused.status_code == 401
+    assert listed.json()["conversations"]
 
 
 async def test_every_pod_runs_restricted_and_without_rights_in_the_cluster(

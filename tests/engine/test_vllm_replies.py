@@ -157,6 +157,14 @@ async def test_an_adapter_that_is_not_there_is_refused(backend: EngineBackend) -
     assert error.metadata == {"model": "vllm/tiny", "ability": "lora_adapter"}
 
 
+async def test_a_tool_that_must_be_called_is_more_than_the_engine_can_promise(
+    backend: EngineBackend,
+) -> None:
+    error = await failure(backend, asked(WEATHER, tools=(TOOL,), tool_choice="required"))
+    assert error.reason is Reason.MODEL_LACKS_ABILITY
+    assert error.metadata == {"model": "vllm/tiny", "ability": "tool_choice"}
+
+
 async def test_a_prompt_that_does_not_fit_is_refused(backend: EngineBackend) -> None:
     error = await failure(backend, asked("word " * 2000))
     assert error.reason is Reason.CONTEXT_TOO_LONG

@@ -31,7 +31,7 @@ from echomesh import Client
 from services.cli.files import Credentials, read_credentials
 from services.cli.health import Answer, ask_health
 from services.cli.parts import bootstrap_auth, start_database, start_service
-from services.cli.plan import PUBLIC, SERVICES, Layout, Plan
+from services.cli.plan import CALLED, PUBLIC, Layout, Plan
 from services.cli.stack import concerns
 from services.runtime.embedded import EmbeddedPostgres
 from services.runtime.process import Child
@@ -100,7 +100,7 @@ class ReplicaMesh:
 
     def __init__(self, data: Path, environments: Environments, port_base: int = 0) -> None:
         self.layout = Layout(data)
-        self.environments = {name: dict(environments.get(name, {})) for name in SERVICES}
+        self.environments = {name: dict(environments.get(name, {})) for name in CALLED}
         self.postgres = EmbeddedPostgres(
             self.layout.postgres, log_file=self.layout.logs / "postgres.log"
         )
@@ -110,7 +110,7 @@ class ReplicaMesh:
                 Replica(name, index, Plan(self.layout, base + index * PORTS_APART))
                 for index in range(self._count(name))
             ]
-            for name in SERVICES
+            for name in CALLED
         }
         self._dsns: Mapping[str, RoleDsns] = {}
 
@@ -126,7 +126,7 @@ class ReplicaMesh:
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.layout.logs.mkdir(exist_ok=True)
         BUILT_MODEL.give(data)
-        create_trust(self.layout.trust, SERVICES)
+        create_trust(self.layout.trust, CALLED)
         self._spawn(self.replicas["embeddings"][0])  # the first one builds the model
         self._dsns = await start_database(self.postgres, self.layout)
         await bootstrap_auth(self._environment(self.replicas["auth"][0]), self.layout.credentials)
@@ -158,7 +158,7 @@ class ReplicaMesh:
 
     def all(self) -> list[Replica]:
         """Every replica."""
-        return [replica for name in SERVICES for replica in self.replicas[name]]
+        return [replica for name in CALLED for replica in self.replicas[name]]
 
     def replica(self, service: str, index: int = 0) -> Replica:
         """One replica."""
@@ -181,7 +181,7 @@ class ReplicaMesh:
         }
 
     def _targets(self, service: str) -> dict[str, str]:
-        found = {f"ECHOMESH_{peer.upper()}_TARGET": self.target(peer) for peer in SERVICES}
+        found = {f"ECHOMESH_{peer.upper()}_TARGET": self.target(peer) for peer in CALLED}
         if service == "routing":
             for peer in PUBLIC:
                 found[f"ECHOMESH_ROUTING_{peer.upper()}_ENDPOINT"] = self.public(peer)

@@ -85,7 +85,10 @@ template:
         args:
           - prepare
           - --secret={{ .secret }}
-          - --services=auth,embeddings,memory,models,routing
+          - --services=auth,embeddings,gateway,memory,models,routing
+          {{- if eq .root.Values.meshTls.mode "job" }}
+          - --certificates={{ include "echomesh.trustDomain" .root }}
+          {{- end }}
           {{- if $admin.name }}
           - --postgres-url-file=/admin/{{ $admin.key }}
           - --wait={{ int .root.Values.database.waitSeconds }}

@@ -6,6 +6,7 @@ auth: {number: 1, public: true, database: true, calls: []}
 memory: {number: 2, public: true, database: true, calls: [auth, embeddings]}
 models: {number: 3, public: false, database: false, calls: [auth, embeddings]}
 embeddings: {number: 4, public: false, database: false, calls: [auth{{ if $embeddings.dense_model }}, models{{ end }}]}
+gateway: {number: 5, public: true, http: true, database: false, calls: [auth, embeddings, memory, models, routing]}
 {{- end }}
 
 {{/* The ports of a service, the same as on one machine (docs/operations.md). */}}
@@ -107,6 +108,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 {{- end -}}
 {{- if and (not $database.existingSecret) .Values.keys.existingSecret -}}
 {{- fail "keys.existingSecret: the Job that makes the database's roles keeps their passwords in a Secret of its own; set database.existingSecret too" -}}
+{{- end -}}
+{{- if and (eq .Values.meshTls.mode "job") .Values.keys.existingSecret -}}
+{{- fail "meshTls.mode: the Job that signs certificates keeps them with the keys it makes; with keys.existingSecret use cert-manager" -}}
 {{- end -}}
 {{- if and $database.pooled (not $database.existingSecret) -}}
 {{- fail "database.pooled: only with database.existingSecret, which also names the addresses that lead past the pooler" -}}

@@ -16,6 +16,7 @@ ECHOMESH_{{ upper $peer }}_TARGET: {{ printf "dns:///%s" (include "echomesh.addr
 {{- end }}
 ECHOMESH_LOG_LEVEL: {{ $values.logLevel }}
 ECHOMESH_TRUST_DIR: /keys
+{{- include "echomesh.meshTlsEnvironment" . }}
 ECHOMESH_DRAIN_S: {{ $values.drainSeconds | int | quote }}
 ECHOMESH_STOP_GRACE_S: {{ $values.stopGraceSeconds | int | quote }}
 ECHOMESH_CONNECTION_AGE_S: {{ $values.connectionAgeSeconds | int | quote }}
@@ -194,6 +195,9 @@ spec:
         {{- if $tls }}
         - {name: tls, mountPath: /tls, readOnly: true}
         {{- end }}
+        {{- if $values.meshTls.mode }}
+        - {name: mesh-tls, mountPath: /mesh-tls, readOnly: true}
+        {{- end }}
         {{- with concat (default list .volumeMounts) $own.volumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
@@ -212,6 +216,9 @@ spec:
     {{- end }}
     {{- if $tls }}
     - {name: tls, secret: {secretName: {{ $values.public.tls.secretName }}, defaultMode: 0440}}
+    {{- end }}
+    {{- if $values.meshTls.mode }}
+    - {{- include "echomesh.meshTlsVolume" . | nindent 6 }}
     {{- end }}
     {{- with concat (default list .volumes) $own.volumes }}
     {{- toYaml . | nindent 4 }}

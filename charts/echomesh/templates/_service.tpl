@@ -31,7 +31,7 @@ spec:
   ports:
     {{- range $listener := list "mesh" "metrics" }}
     {{- $port := get (include "echomesh.ports" $ | fromYaml) $listener }}
-    - {name: {{ ternary "grpc-mesh" $listener (eq $listener "mesh") }}, port: {{ $port }}, targetPort: {{ $listener }}{{ ternary ", appProtocol: kubernetes.io/h2c" "" (eq $listener "mesh") }}}
+    - {name: {{ ternary "grpc-mesh" $listener (eq $listener "mesh") }}, port: {{ $port }}, targetPort: {{ $listener }}{{ ternary (printf ", appProtocol: %s" (ternary "https" "kubernetes.io/h2c" (not (empty $.root.Values.meshTls.mode)))) "" (eq $listener "mesh") }}}
     {{- end }}
 ---
 {{- if $mine.public }}
@@ -45,10 +45,10 @@ metadata:
 spec:
   selector: {{- include "echomesh.selector" . | nindent 4 }}
   ports:
-    - name: grpc
+    - name: {{ ternary "http" "grpc" (default false $mine.http) }}
       port: {{ $port }}
       targetPort: public
-      appProtocol: {{ ternary "https" "kubernetes.io/h2c" (not (empty .root.Values.public.tls.secretName)) }}
+      appProtocol: {{ ternary "https" (ternary "http" "kubernetes.io/h2c" (default false $mine.http)) (not (empty .root.Values.public.tls.secretName)) }}
 ---
 {{- end }}
 apiVersion: apps/v1
