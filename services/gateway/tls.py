@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from services.gateway.config import GatewaySettings
+from services.runtime.certificate_files import CertificateFiles
 from services.runtime.errors import AppError, Reason
 from services.runtime.tls import is_loopback
 
@@ -29,15 +31,16 @@ def context_of(settings: GatewaySettings) -> ssl.SSLContext | None:
         return None
     if cert is None or key is None:
         raise AppError(Reason.INTERNAL, "public_tls_cert and public_tls_key belong together")
-    return _Files(cert, key).context()
+    return _Renewed(cert, key).context()
 
 
-class _Files:
-    """A certificate and its key on disk."""
+class _Renewed:
+    """A certificate and its key on disk, which are replaced while we run."""
 
     def __init__(self, cert: Path, key: Path) -> None:
-        self._cert, self._key = cert, key
-        self._seen, self._newest = self._stamps(), self._load()
+        self._paths = cert, key
+        self._files = CertificateFiles(cert, key)
+        self._newest, self._is_newest = self._load(), True
 
     def context(self) -> ssl.SSLContext:
         """A context that looks at the files at each handshake."""
@@ -48,26 +51,20 @@ class _Files:
 
     def _at_handshake(self, connection: ssl.SSLObject, _name: str | None, _old: Any) -> None:
         """Give a handshake the certificate as it is now; half replaced, the last good one."""
-        try:
-            stamps = self._stamps()
-            if stamps != self._seen:
-                self._newest = self._load()
-                self._seen = stamps
-        except AppError:
-            pass  # half replaced: the next handshake looks again
+        if self._files.fresh() is not None:
+            self._is_newest = False
+        if not self._is_newest:
+            # Replaced once more since we read it: the next handshake loads it.
+            with suppress(AppError):
+                self._newest, self._is_newest = self._load(), True
         connection.context = self._newest
 
     def _load(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
-            context.load_cert_chain(self._cert, self._key)
+            context.load_cert_chain(*self._paths)
         except (OSError, ssl.SSLError) as error:
-            raise AppError(Reason.INTERNAL, f"{self._cert}: {error.strerror or error}") from None
+            text = f"{self._paths[0]}: {error.strerror or error}"
+            raise AppError(Reason.INTERNAL, text) from None
         return context
-
-    def _stamps(self) -> tuple[int, int]:
-        try:
-            return self._cert.stat().st_mtime_ns, self._key.stat().st_mtime_ns
-        except OSError as error:
-            raise AppError(Reason.INTERNAL, f"{error.filename}: {error.strerror}") from None

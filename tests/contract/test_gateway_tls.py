@@ -11,6 +11,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from structlog.testing import capture_logs
 
 from services.runtime.errors import AppError
 from tests.support.gateway import gateway_world
@@ -63,7 +64,11 @@ async def test_a_renewed_certificate_is_shown_without_a_restart(tmp_path: Path) 
         lay(tmp_path, 2)
         assert await shown(world.address) == 2
         key.write_text("half of a key")  # the certificate of before stays in use
-        assert await shown(world.address) == 2
+        with capture_logs() as logged:
+            assert await shown(world.address) == 2
+            assert await shown(world.address) == 2
+        (warning,) = (line for line in logged if line["event"] == "certificate_not_usable")
+        assert str(key) in warning["error"]
 
 
 async def test_keys_do_not_cross_the_network_in_the_clear(tmp_path: Path) -> None:
