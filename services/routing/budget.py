@@ -21,6 +21,9 @@ LAST_RESORT_S = 0.2
 FINAL_RESERVE_S = 0.1
 # A target's limit is this many times its own p95, within the bounds below.
 P95_FACTOR = 3.0
+# No target is given up before, however fast it usually is: on a busy machine everything is slower
+# at once, and the next target may only quote.
+MIN_FIRST_TEXT_SHARE = 0.25
 MIN_FIRST_TEXT_S = 0.2
 # A loaded engine that else streams fast pauses for a second or two (a batch of long prompts, a
 # preemption): starting over elsewhere would cost the user more than waiting for it.
@@ -103,7 +106,8 @@ class Budget:
             return self.remaining_s()
         left = max(MIN_FIRST_TEXT_S, self.first_text_remaining_s() - LAST_RESORT_S)
         if p95_s is not None:
-            left = min(left, max(MIN_FIRST_TEXT_S, P95_FACTOR * p95_s))
+            share = FIRST_TEXT_S[self.tier] * MIN_FIRST_TEXT_SHARE
+            left = min(left, max(MIN_FIRST_TEXT_S, share, P95_FACTOR * p95_s))
         return min(left, self.remaining_s())
 
     def stall_s(self, gap_p95_s: float | None) -> float:
