@@ -146,7 +146,8 @@ async def test_a_turn_that_was_begun_before_is_run_again_with_a_restart(
     async with running as mesh:
         frames = await collect(mesh.chat(ask()))
     assert "restart" in kinds(frames)
-    assert (shown(frames), frames[-1].final.reply_stored) == ("Now.", STORED)
+    final = frames[-1].final
+    assert (shown(frames), final.reply_stored) == ("Now.", STORED), final
 
 
 async def test_the_newest_of_two_callers_runs_the_turn(tmp_path: Path, memory: FakeMemory) -> None:
