@@ -17,8 +17,11 @@ FIRST_TEXT_S = {Tier.INSTANT: 0.5, Tier.FAST: 2.0, Tier.STANDARD: 5.0}
 MEMORY_SHARE = {Tier.INSTANT: 0.5, Tier.FAST: 0.6, Tier.STANDARD: 0.5}
 # What the extractive responder needs for its first text, kept back for it.
 LAST_RESORT_S = 0.2
-# Kept back at the end of the call for the commit and the final frame.
+# Kept back at the end of the call for the commit and the final frame: a share of the call within
+# these bounds. A machine whose cores all write a long reply needs more than a tenth of a second.
 FINAL_RESERVE_S = 0.1
+FINAL_SHARE = 0.02
+MAX_FINAL_RESERVE_S = 1.0
 # A target's limit is this many times its own p95, within the bounds below.
 P95_FACTOR = 3.0
 # No target is given up before, however fast it usually is: on a busy machine everything is slower
@@ -65,7 +68,9 @@ class Budget:
     @property
     def stop_at(self) -> float:
         """When generation must end so that `final` still arrives."""
-        return max(self.started_at, self.deadline_at - FINAL_RESERVE_S)
+        share = FINAL_SHARE * (self.deadline_at - self.started_at)
+        reserve = min(MAX_FINAL_RESERVE_S, max(FINAL_RESERVE_S, share))
+        return max(self.started_at, self.deadline_at - reserve)
 
     def elapsed_s(self) -> float:
         """Return the time since the call started."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from echomesh import Client, Text
+from echomesh.models.v1 import models_pb2
 from tests.support.gguf import small_model
 from tests.support.mesh import echomesh, running_mesh
 from tests.support.waiting import until
@@ -21,11 +22,14 @@ async def test_a_gguf_file_is_served_and_its_words_reach_the_reader_as_they_are_
 ) -> None:
     with running_mesh(tmp_path / "data", "--model", str(small_model())) as mesh:
         client = Client(mesh.file.address, api_key=mesh.credentials.api_key)
+        # So small a model may go on for as long as it is let.
+        short = models_pb2.Sampling(max_tokens=32)
         async with client:
 
             async def written() -> list[str]:
                 """The pieces of a reply that the language model wrote, none if it did not."""
-                frames = [f async for f in client.chat("Hello there!", tier="standard")]
+                chat = client.chat("Hello there!", tier="standard", sampling=short)
+                frames = [frame async for frame in chat]
                 final = frames[-1]
                 texts = [frame.text for frame in frames if isinstance(frame, Text)]
                 return texts if getattr(final, "model", "") == MODEL else []

@@ -37,6 +37,12 @@ def test_generation_ends_in_time_for_the_final_frame() -> None:
     assert budget.final_remaining_s() == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize(("total_s", "reserve_s"), [(1.0, 0.1), (20.0, 0.4), (600.0, 1.0)])
+def test_a_long_call_keeps_back_more_for_its_final_frame(total_s: float, reserve_s: float) -> None:
+    budget = Budget.start(FakeClock(), Tier.FAST, total_s)
+    assert budget.final_remaining_s() - budget.remaining_s() == pytest.approx(reserve_s)
+
+
 def test_a_deadline_shorter_than_the_tier_rules() -> None:
     budget = Budget.start(FakeClock(), Tier.STANDARD, 1.0)
     assert budget.first_text_remaining_s() == pytest.approx(0.9)
@@ -51,7 +57,7 @@ def test_without_a_language_model_recall_may_take_nearly_all_of_the_tier() -> No
 
 def test_the_last_target_may_use_what_is_left_of_the_call() -> None:
     budget = Budget.start(FakeClock(), Tier.INSTANT, 30.0)
-    assert budget.attempt_first_text_s(p95_s=0.01, more_targets=False) == pytest.approx(29.9)
+    assert budget.attempt_first_text_s(p95_s=0.01, more_targets=False) == pytest.approx(29.4)
 
 
 def test_a_target_that_is_far_slower_than_usual_is_given_up_early() -> None:
