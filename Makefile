@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA ?= $(HOME)/.echomesh
 PORT_BASE ?= 7400
-WORKERS ?= 2
+WORKERS ?= 3
 export PYTHONDONTWRITEBYTECODE ?= 1
 
 .PHONY: help
@@ -33,9 +33,10 @@ demo: setup-run ## The same, then stop
 	@exec $(BIN)/echomesh up --sample --exit --data "$(DATA)" --port-base $(PORT_BASE)
 
 .PHONY: test unit test-engine
-# Most tests wait for other processes: two at a time keep two cores busy. A file's tests stay together.
-test: setup-dev ## Every test that needs no GPU (WORKERS=2 at a time)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+# One worker waits for whole meshes most of the time, two keep two cores busy with the other files:
+# the slowest folders first, so that all end together.
+test: setup-dev ## Every test that needs no GPU (WORKERS=3 at a time)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 unit: setup-dev ## The fast, pure tests alone
 	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 # Python keeps what it compiled here: each engine is two processes that read all of torch.

@@ -180,6 +180,9 @@ def install(profile: str) -> None:
     own = [word for path in (ROOT / "clients/python", ROOT) for word in ("-e", str(path))]
     with Step("installing this repository"):
         run([*uv, "--no-build-isolation", *own], "could not install this repository's packages")
+        # As above: a mesh is seven processes, and Python may have been told to keep nothing.
+        folders = [str(ROOT / part) for part in ("services", "clients/python")]
+        run([str(BIN / "python"), "-m", "compileall", "-q", *folders], "could not compile it")
 
 
 def run(command: list, complaint: str) -> None:

@@ -40,28 +40,45 @@ def _exists(process: psutil.Process) -> bool:
     return True
 
 
-async def test_ctrl_c_leaves_no_process_and_a_restart_keeps_the_memory(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+async def test_ctrl_c_leaves_no_process_and_a_restart_has_every_part_and_the_memory(
+    tmp_path: Path,
+) -> None:
+    """The first recall and the first chat after "Up" do without nothing, each time."""
     data = tmp_path / "data"
-    with running_mesh(data) as mesh:
+    for restarted in (False, True):
+        with running_mesh(data) as mesh:
+            async with connect(mesh) as client:
+                if not restarted:
+                    await client.remember("My favourite colour is teal.")
+                assert (await client.recall("favourite colour")).degraded == ()
+                question = "What is my favourite colour?"
+                text, final = await client.reply(question, store=False, tier="standard")
+            assert final.degraded == ()
+            assert "teal" in text
+            children = mesh.children()
+            assert len(children) >= 6
+            assert mesh.stop() == 0
+            assert gone(children)
+            assert not (data / "mesh.json").exists()
+
+
+@pytest.mark.timeout(300)
+async def test_a_killed_up_leaves_no_orphan_and_can_be_started_again_at_once(
+    tmp_path: Path,
+) -> None:
+    """Its services need a moment to end; the next start waits for them and has their memory."""
+    with running_mesh(tmp_path / "data") as mesh:
         async with connect(mesh) as client:
-            await client.reply("My favourite colour is teal.", conversation_id="a")
+            kept = (await client.remember("The spare key hangs behind the barometer.")).id
         children = mesh.children()
         assert len(children) >= 6
-        assert mesh.stop() == 0
-        assert gone(children)
-        assert not (data / "mesh.json").exists()
-    with running_mesh(data) as mesh:
-        async with connect(mesh) as client:
-            text, _ = await client.reply("What is my favourite colour?", conversation_id="b")
-            assert "teal" in text
-
-
-def test_kill_9_of_up_leaves_no_orphan(tmp_path: Path) -> None:
-    with running_mesh(tmp_path / "data") as mesh:
-        children = mesh.children()
         mesh.process.kill()
         mesh.process.wait(5)
+    with running_mesh(tmp_path / "data", port_base=mesh.port_base) as mesh:
         until(lambda: gone(children), STOP_S, "the end of every child")
+        async with connect(mesh) as client:
+            assert kept in [memory.id async for memory in client.memories()]
 
 
 @pytest.mark.parametrize("name", ["auth", "embeddings", "gateway", "memory", "models", "routing"])

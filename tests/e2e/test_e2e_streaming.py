@@ -20,6 +20,8 @@ from tests.support.mesh import RunningMesh, running_mesh
 from tests.support.openai_double import Answer, OpenAIDouble, delta, openai_double, reply
 
 WAIT_S = 30
+# The model has seconds to begin, else a busy machine has the reply quoted instead.
+TIER = "standard"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ENDLESS = Answer([delta("Once"), delta(" upon")], hold=True)
 
@@ -71,7 +73,9 @@ async def test_a_chat_survives_kill_9_of_routing_in_the_middle_and_is_stored_onc
     user = world.client.as_user("survivor")
     world.double.answers[:] = [ENDLESS, reply("A whole", " story.")]
     frames: list[echomesh.Frame] = []
-    async for frame in user.chat("Tell me a long story about the sea.", conversation_id="c"):
+    async for frame in user.chat(
+        "Tell me a long story about the sea.", conversation_id="c", tier=TIER
+    ):
         if isinstance(frame, echomesh.Text) and not any(
             isinstance(f, echomesh.Text) for f in frames
         ):
@@ -112,7 +116,7 @@ async def test_leaving_a_reply_early_stops_the_model_and_keeps_the_text_so_far(
     user = world.client.as_user("leaver")
     world.double.answers[:] = [ENDLESS]
     world.double.hung_up.clear()
-    frames = user.chat("Tell me a story that never ends.", conversation_id="c")
+    frames = user.chat("Tell me a story that never ends.", conversation_id="c", tier=TIER)
     async for frame in frames:
         if isinstance(frame, echomesh.Text):
             break
@@ -129,7 +133,8 @@ async def test_a_detached_reply_is_finished_and_stored_although_the_client_left(
 ) -> None:
     user = world.client.as_user("detached")
     world.double.answers[:] = [reply(*(f"word{i} " for i in range(40)))]
-    frames = user.chat("Write me forty words about rain.", conversation_id="c", detach=True)
+    words = "Write me forty words about rain."
+    frames = user.chat(words, conversation_id="c", tier=TIER, detach=True)
     async for frame in frames:
         if isinstance(frame, echomesh.Accepted):
             break
@@ -154,7 +159,9 @@ async def test_a_model_that_breaks_off_is_never_a_silent_cut(world: World) -> No
     """The text begins again with another target, or the reply says that it failed."""
     user = world.client.as_user("cut")
     world.double.answers[:] = [Answer([delta("Half a th")], cut=True)]
-    frames = [f async for f in user.chat("Tell me a story about a fox.", conversation_id="c")]
+    frames = [
+        f async for f in user.chat("Tell me a story about a fox.", conversation_id="c", tier=TIER)
+    ]
     final = frames[-1]
     assert isinstance(final, echomesh.Final)
     restarted = any(isinstance(f, echomesh.Restart | echomesh.Resume) for f in frames)
@@ -166,6 +173,6 @@ async def test_what_the_user_told_is_in_the_models_prompt(world: World) -> None:
     await user.remember("I play the cello on Thursdays.")
     world.double.answers[:] = [reply("The cello.")]
     world.double.requests.clear()
-    await user.reply("Which instrument do I play?", conversation_id="c")
+    await user.reply("Which instrument do I play?", conversation_id="c", tier=TIER)
     prompt = json.dumps(world.double.requests[-1]["messages"])
     assert "cello on Thursdays" in prompt

@@ -1,18 +1,17 @@
-"""What `up` promises once it says "Up", and how it watches what runs."""
+"""How `up` watches what runs."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import psutil
 import pytest
 
 from echomesh import Client
 from services.cli.health import Answer, ask_health
-from tests.support.mesh import RunningMesh, running_mesh, until
+from tests.support.mesh import RunningMesh, until
 
 # A frozen service is killed after about 10 s; the rest is for a loaded machine.
 FROZEN_S = 60
@@ -20,33 +19,6 @@ FROZEN_S = 60
 
 def connect(mesh: RunningMesh) -> Client:
     return Client(mesh.file.address, api_key=mesh.credentials.api_key)
-
-
-@pytest.mark.timeout(300)
-async def test_once_it_is_up_every_part_takes_part(tmp_path: Path) -> None:
-    """The first recall and the first chat after "Up" do without nothing."""
-    for start in range(2):
-        with running_mesh(tmp_path / "data") as mesh:
-            async with connect(mesh) as client:
-                if start == 0:
-                    await client.remember("My favourite colour is teal.")
-                assert (await client.recall("favourite colour")).degraded == ()
-                question = "What is my favourite colour?"
-                _, final = await client.reply(question, store=False, tier="standard")
-                assert final.degraded == ()
-
-
-@pytest.mark.timeout(300)
-async def test_a_killed_up_can_be_started_again_at_once(tmp_path: Path) -> None:
-    """Its services need a moment to end; the next start waits for them and has their memory."""
-    with running_mesh(tmp_path / "data") as mesh:
-        async with connect(mesh) as client:
-            kept = (await client.remember("The spare key hangs behind the barometer.")).id
-        mesh.process.kill()
-        mesh.process.wait(5)
-    with running_mesh(tmp_path / "data", port_base=mesh.port_base) as mesh:
-        async with connect(mesh) as client:
-            assert kept in [memory.id async for memory in client.memories()]
 
 
 @pytest.mark.timeout(300)

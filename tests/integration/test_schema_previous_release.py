@@ -13,11 +13,13 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
 import services
 from services.runtime.migrate import load
+from tests.support.postgres import roomy_memory
 
 ROOT = Path(services.__file__).resolve().parents[1]
 
@@ -82,7 +84,7 @@ def test_the_release_before_passes_its_own_tests_on_this_releases_schema(
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(tree), "-q", "-p", "no:cacheprovider", *tests],
         cwd=tree,
-        env={**os.environ, "PYTHONPATH": path},
+        env={**os.environ, "PYTHONPATH": path, "TMPDIR": str(roomy_memory() or gettempdir())},
         capture_output=True,
         text=True,
         timeout=450,

@@ -117,6 +117,8 @@ class ApiServer:
         """End every watch and listen no more."""
         with self._changed:
             self._closing = True
+            # A watch that looks up only after the next start was one of before all the same.
+            self._generation += 1
             self._changed.notify_all()
         if self._server is not None:
             self._server.shutdown()
@@ -125,6 +127,7 @@ class ApiServer:
 
     def serve(self, call: BaseHTTPRequestHandler) -> None:
         """Answer a request; a stopped server says nothing on connections that it had either."""
+        generation = self._generation
         if self._closing:
             call.close_connection = True
             return
@@ -141,7 +144,7 @@ class ApiServer:
         elif self.refuse_watches:
             _answer(call, 503, _status(503, "ServiceUnavailable"))
         else:
-            self._watch(call, int(asked["resourceVersion"]), selected)
+            self._watch(call, int(asked["resourceVersion"]), selected, generation)
 
     def _list(self, call: BaseHTTPRequestHandler, selected: str) -> None:
         with self._changed:
@@ -155,7 +158,9 @@ class ApiServer:
             }
         _answer(call, 200, found)
 
-    def _watch(self, call: BaseHTTPRequestHandler, version: int, selected: str) -> None:
+    def _watch(
+        self, call: BaseHTTPRequestHandler, version: int, selected: str, generation: int
+    ) -> None:
         self.watched_from.append(version)
         call.send_response(200)
         call.send_header("Content-Type", "application/json")
@@ -164,11 +169,12 @@ class ApiServer:
         if version < self._forgotten:
             _write(call, {"type": "ERROR", "object": _status(410, "Expired")})
         elif not self.brief:
-            self._follow(call, version, selected)
+            self._follow(call, version, selected, generation)
         _chunk(call, b"")
 
-    def _follow(self, call: BaseHTTPRequestHandler, version: int, selected: str) -> None:
-        generation = self._generation
+    def _follow(
+        self, call: BaseHTTPRequestHandler, version: int, selected: str, generation: int
+    ) -> None:
         while not self._closing and generation == self._generation:
             with self._changed:
                 fresh = [event for event in self._events if event[0] > version]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.models.extractive.calendar_spans import MONTHS, SEASONS, WEEKDAYS
@@ -83,7 +83,6 @@ def test_a_typographic_apostrophe_changes_nothing():
     assert span("I\N{RIGHT SINGLE QUOTATION MARK}ll come on Friday") == span("I'll come on Friday")
 
 
-@settings(deadline=None)
 @given(DAYS, st.sampled_from(sorted(WEEKDAYS)))
 def test_last_weekday_is_that_weekday_within_the_week_before(said_on, name):
     found = resolve(f"last {name}", said_on)
@@ -93,7 +92,6 @@ def test_last_weekday_is_that_weekday_within_the_week_before(said_on, name):
     assert 1 <= (said_on - found.first).days <= 7
 
 
-@settings(deadline=None)
 @given(DAYS, st.sampled_from(sorted(WEEKDAYS)))
 def test_next_weekday_is_that_weekday_within_the_week_after(said_on, name):
     found = resolve(f"next {name}", said_on)
@@ -102,7 +100,6 @@ def test_next_weekday_is_that_weekday_within_the_week_after(said_on, name):
     assert 1 <= (found.first - said_on).days <= 7
 
 
-@settings(deadline=None)
 @given(DAYS, st.integers(0, 400))
 def test_days_ago_counts_back_exactly(said_on, days):
     found = resolve(f"{days} days ago", said_on)
@@ -110,7 +107,6 @@ def test_days_ago_counts_back_exactly(said_on, days):
     assert said_on - found.first == dt.timedelta(days=days)
 
 
-@settings(deadline=None)
 @given(DAYS, st.integers(1, 30))
 def test_weekends_ago_are_a_saturday_and_a_sunday_in_the_past(said_on, count):
     found = resolve(f"{count} weekends ago", said_on)
@@ -119,7 +115,6 @@ def test_weekends_ago_are_a_saturday_and_a_sunday_in_the_past(said_on, count):
     assert found.last < said_on
 
 
-@settings(deadline=None)
 @given(DAYS, st.sampled_from(sorted(SEASONS)), st.sampled_from(["last", "next"]))
 def test_last_and_next_season_do_not_hold_the_day_itself(said_on, season, which):
     found = resolve(f"{which} {season}", said_on)
@@ -127,7 +122,6 @@ def test_last_and_next_season_do_not_hold_the_day_itself(said_on, season, which)
     assert found.last < said_on if which == "last" else found.first > said_on
 
 
-@settings(deadline=None)
 @given(DAYS, st.sampled_from(sorted(MONTHS)))
 def test_a_month_without_a_year_is_the_nearest_one(said_on, month):
     found = resolve(f"in {month}", said_on)
@@ -136,7 +130,6 @@ def test_a_month_without_a_year_is_the_nearest_one(said_on, month):
     assert abs((found.first.replace(day=15) - said_on).days) <= 184
 
 
-@settings(deadline=None)
 @given(DAYS, st.text(max_size=200))
 def test_any_text_at_all_is_survived(said_on, text):
     found = resolve(text, said_on)

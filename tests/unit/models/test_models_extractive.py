@@ -6,7 +6,7 @@ import datetime as dt
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from services.models.extractive import phrasing
@@ -276,13 +276,11 @@ def test_rare_words_weigh_more_than_common_ones():
     assert weights.share(frozenset(("pool", "cold")), ["cold"]) > 0.5
 
 
-@settings(deadline=None)
 @given(st.text(max_size=400))
 def test_sentences_keep_every_word_of_a_text(text):
     assert " ".join(sentences(text)).split() == text.split() or not text.strip()
 
 
-@settings(deadline=None)
 @given(st.text(max_size=200), st.lists(st.text(max_size=200), max_size=5))
 def test_any_message_and_any_memories_are_survived(message, texts):
     turns = [turn(text, id=str(n)) for n, text in enumerate(texts)]

@@ -79,7 +79,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_head(tmp_path / "none.gguf")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(cut=st.integers(0, len(WHOLE) - 33), noise=st.binary(max_size=16))
 def test_whatever_is_wrong_the_reason_is_one_line_and_nothing_else_is_raised(
     folder: Path, cut: int, noise: bytes

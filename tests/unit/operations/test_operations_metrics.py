@@ -15,7 +15,7 @@ from tests.support.metric_names import ROOT, documented, made, read_by, readable
 
 FILES = ROOT / "charts" / "echomesh" / "files"
 RUNBOOKS = ROOT / "docs" / "runbooks"
-CASES = ROOT / "tests" / "rules" / "alerts_test.yaml"
+CASES = sorted((ROOT / "tests" / "rules").glob("*_test.yaml"))
 # What every page of an alert answers.
 HEADINGS = ("What it means", "Look", "Do", "Over when")
 
@@ -72,7 +72,7 @@ def test_every_alert_has_a_page_that_answers_what_to_do_and_every_page_an_alert(
 
 
 def test_every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() -> None:
-    tests = yaml.safe_load(CASES.read_text())["tests"]
+    tests = [test for path in CASES for test in yaml.safe_load(path.read_text())["tests"]]
     cases = [case for test in tests for case in test["alert_rule_test"]]
     fires = {case["alertname"] for case in cases if case.get("exp_alerts")}
     assert fires == {alert["alert"] for alert in alerts()}
@@ -91,7 +91,7 @@ def promtool(*arguments: str) -> None:
 
 def test_the_alerts_fire_when_they_should_and_only_then() -> None:
     promtool("check", "rules", str(FILES / "alerts.yaml"))
-    promtool("test", "rules", str(CASES))
+    promtool("test", "rules", *map(str, CASES))
 
 
 def test_every_query_of_the_dashboard_is_one_that_prometheus_takes(tmp_path: Path) -> None:
