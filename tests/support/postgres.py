@@ -31,7 +31,7 @@ from services.runtime.roles import SERVICES_WITH_SCHEMA, RoleDsns
 
 SERVICES_FOLDER = Path(services.__file__).parent
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - below it everything is in a folder of its own
-# Two servers at once, each with a few hundred MB of logs and databases.
+# A server for each worker, each with a few hundred MB of logs and databases.
 _ROOM_BYTES = 2 * 2**30
 
 
