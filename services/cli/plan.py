@@ -111,8 +111,6 @@ class Plan:
             f"{own}LOG_FILE": str(self.layout.logs / f"{service}.log"),
             "ECHOMESH_DATA_DIR": str(self.layout.data),
             "ECHOMESH_LOG_FORMAT": "json",
-            # No balancer is told that a service leaves, and there is no second one to turn to.
-            f"{own}DRAIN_S": "0",
             # Small products are slower when two cores share them out among threads.
             "OPENBLAS_NUM_THREADS": "1",
         }

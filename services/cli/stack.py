@@ -34,6 +34,10 @@ _ROOM_CHECK_S = 1.0
 # The setting that names a server of the user's own.
 POSTGRES_URL_KEY = "ECHOMESH_POSTGRES_URL"
 
+# What holds unless the environment says otherwise: no balancer is told that a service leaves,
+# and there is no second one to turn to.
+_USUAL = {"ECHOMESH_DRAIN_S": "0"}
+
 Say = Callable[[str], None]
 
 
@@ -107,7 +111,7 @@ class Stack:
 
     def _environment(self, name: str) -> dict[str, str]:
         inherited = {k: v for k, v in os.environ.items() if concerns(name, k)}
-        return {**inherited, **self._plan.environment(name, self._dsns)}
+        return {**_USUAL, **inherited, **self._plan.environment(name, self._dsns)}
 
     def _start_services(self, *names: str) -> None:
         for name in names:

@@ -50,12 +50,13 @@ async def test_ctrl_c_leaves_no_process_and_a_restart_has_every_part_and_the_mem
         with running_mesh(data) as mesh:
             async with connect(mesh) as client:
                 if not restarted:
-                    await client.remember("My favourite colour is teal.")
+                    told = "My favourite colour is teal."
+                    assert (await client.reply(told, conversation_id="a"))[1].degraded == ()
                 assert (await client.recall("favourite colour")).degraded == ()
                 question = "What is my favourite colour?"
                 text, final = await client.reply(question, store=False, tier="standard")
             assert final.degraded == ()
-            assert "teal" in text
+            assert "teal" in text or not restarted
             children = mesh.children()
             assert len(children) >= 6
             assert mesh.stop() == 0
@@ -63,20 +64,25 @@ async def test_ctrl_c_leaves_no_process_and_a_restart_has_every_part_and_the_mem
             assert not (data / "mesh.json").exists()
 
 
-@pytest.mark.timeout(300)
-async def test_a_killed_up_leaves_no_orphan_and_can_be_started_again_at_once(
-    tmp_path: Path,
-) -> None:
-    """Its services need a moment to end; the next start waits for them and has their memory."""
+def test_kill_9_of_up_leaves_no_orphan(tmp_path: Path) -> None:
+    """By themselves: a next start would end some of what is left, and so hide it."""
     with running_mesh(tmp_path / "data") as mesh:
-        async with connect(mesh) as client:
-            kept = (await client.remember("The spare key hangs behind the barometer.")).id
         children = mesh.children()
         assert len(children) >= 6
         mesh.process.kill()
         mesh.process.wait(5)
-    with running_mesh(tmp_path / "data", port_base=mesh.port_base) as mesh:
         until(lambda: gone(children), STOP_S, "the end of every child")
+
+
+@pytest.mark.timeout(300)
+async def test_a_killed_up_can_be_started_again_at_once(tmp_path: Path) -> None:
+    """Its services need a moment to end; the next start waits for them and has their memory."""
+    with running_mesh(tmp_path / "data") as mesh:
+        async with connect(mesh) as client:
+            kept = (await client.remember("The spare key hangs behind the barometer.")).id
+        mesh.process.kill()
+        mesh.process.wait(5)
+    with running_mesh(tmp_path / "data", port_base=mesh.port_base) as mesh:
         async with connect(mesh) as client:
             assert kept in [memory.id async for memory in client.memories()]
 

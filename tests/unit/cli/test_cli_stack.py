@@ -47,6 +47,18 @@ def test_a_service_does_not_see_what_is_set_for_another() -> None:
     assert concerns("memory", "PATH")
 
 
+@pytest.mark.parametrize("key", ["ECHOMESH_DRAIN_S", "ECHOMESH_MODELS_DRAIN_S"])
+def test_a_local_service_drains_only_if_the_user_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    said: list[str] = []
+    stack = Stack(Plan(Layout(tmp_path), 7400), said.append, said.append)
+    monkeypatch.delenv(key, raising=False)
+    assert ModelsSettings.load(stack._environment("models")).drain_s == 0
+    monkeypatch.setenv(key, "2")
+    assert ModelsSettings.load(stack._environment("models")).drain_s == 2
+
+
 def test_a_language_model_named_on_the_command_line_reaches_the_models_service() -> None:
     plan = Plan(Layout(Path("/data")), 7400, "http://127.0.0.1:11434/v1", "llama3.2")
     settings = ModelsSettings.load(plan.environment("models", {}))
