@@ -23,6 +23,11 @@ from services.runtime.process import end_with_parent
 STALL_LIMIT_S = 10.0
 """A request that makes no step for this long makes the worker fail its heartbeat."""
 
+STARVED_LIMIT_S = 60.0
+"""The same where the machine gives the worker too little time, by its clock of the CPU."""
+
+_IDLE_SHARE = 0.05
+
 STOP_GRACE_S = 2.0
 """Requests in flight get this long on SIGTERM; the service that asked is ending too."""
 
@@ -42,9 +47,14 @@ class Progress:
     in `doing` what it does, and in `failure` why it cannot be done.
     """
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        monotonic: Callable[[], float] = time.monotonic,
+        cpu: Callable[[], float] = time.process_time,
+    ) -> None:
         self._monotonic = monotonic
-        self._last_step: dict[object, float] = {}
+        self._cpu = cpu
+        self._last_step: dict[object, tuple[float, float]] = {}
         self.ready = True
         self.doing = ""
         self.failure = ""
@@ -62,18 +72,25 @@ class Progress:
         def step() -> None:
             # What is left of a request that has ended must not bring it back.
             if key in self._last_step:
-                self._last_step[key] = self._monotonic()
+                self._last_step[key] = self._monotonic(), self._cpu()
 
-        self._last_step[key] = self._monotonic()
+        self._last_step[key] = self._monotonic(), self._cpu()
         try:
             yield step
         finally:
             self._last_step.pop(key, None)
 
     def stalled(self) -> bool:
-        """Whether a request has made no step for `STALL_LIMIT_S`."""
-        oldest = min(self._last_step.values(), default=None)
-        return oldest is not None and self._monotonic() - oldest > STALL_LIMIT_S
+        """Whether a request makes no step although the worker could: it hangs, or goes in circles.
+
+        One that computes and gets only some of a busy machine is waited for: killed, it would
+        begin again with what it was at.
+        """
+        oldest, cpu_then = min(self._last_step.values(), default=(self._monotonic(), 0.0))
+        waited_s = self._monotonic() - oldest
+        used_s = self._cpu() - cpu_then
+        starved = _IDLE_SHARE * waited_s < used_s < STALL_LIMIT_S
+        return waited_s > (STARVED_LIMIT_S if starved else STALL_LIMIT_S)
 
 
 class WorkerServicer(worker_pb2_grpc.WorkerServiceServicer):

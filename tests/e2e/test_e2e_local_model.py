@@ -7,13 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from echomesh import Client, Text
+from echomesh import Client, EchomeshError, Final, Text
 from echomesh.models.v1 import models_pb2
 from tests.support.gguf import small_model
 from tests.support.mesh import echomesh, running_mesh
 from tests.support.waiting import until
 
 MODEL = "llamacpp/SmolLM2-135M-Instruct.Q4_1"
+HELLO = "Hello there!"
+# What may need a tool is never quoted, however long the model takes.
+CLOCK = models_pb2.Tool(name="clock", description="The time.", parameters_json='{"type": "object"}')
+NOT_YET = {"MODEL_UNAVAILABLE", "MODEL_LACKS_ABILITY"}
 
 
 @pytest.mark.timeout(240)
@@ -21,18 +25,21 @@ async def test_a_gguf_file_is_served_and_its_words_reach_the_reader_as_they_are_
     tmp_path: Path,
 ) -> None:
     with running_mesh(tmp_path / "data", "--model", str(small_model())) as mesh:
-        client = Client(mesh.file.address, api_key=mesh.credentials.api_key)
-        # So small a model may go on for as long as it is let.
-        short = models_pb2.Sampling(max_tokens=32)
-        async with client:
+        async with Client(mesh.file.address, api_key=mesh.credentials.api_key) as client:
 
             async def written() -> list[str]:
-                """The pieces of a reply that the language model wrote, none if it did not."""
-                chat = client.chat("Hello there!", tier="standard", sampling=short)
-                frames = [frame async for frame in chat]
-                final = frames[-1]
-                texts = [frame.text for frame in frames if isinstance(frame, Text)]
-                return texts if getattr(final, "model", "") == MODEL else []
+                """The pieces of a reply that the language model wrote, none while it loads."""
+                # So small a model may go on for as long as it is let.
+                short = models_pb2.Sampling(max_tokens=32)
+                chat = client.chat(HELLO, tools=[CLOCK], tool_choice="none", sampling=short)
+                try:
+                    frames = [frame async for frame in chat]
+                except EchomeshError as error:
+                    assert error.reason in NOT_YET, error
+                    return []
+                assert isinstance(frames[-1], Final)
+                assert frames[-1].model == MODEL
+                return [frame.text for frame in frames if isinstance(frame, Text)]
 
             pieces = await until(written, "the language model answers")
         assert len(pieces) > 1

@@ -25,7 +25,7 @@ from services.runtime.process import (
     wait_until_gone,
 )
 from services.runtime.supervisor import SOCKET_VARIABLE, WorkerLimits, WorkerState, WorkerSupervisor
-from services.runtime.worker import STALL_LIMIT_S, Progress
+from services.runtime.worker import STALL_LIMIT_S, STARVED_LIMIT_S, Progress
 
 WORKER = [sys.executable, str(Path(__file__).with_name("worker_program.py"))]
 
@@ -197,7 +197,7 @@ async def test_stop_leaves_no_process_and_no_socket(tmp_path: Path) -> None:
 def test_a_request_without_steps_stalls_the_worker() -> None:
     """Ten seconds without a step fail the heartbeat; a step or the end heals it."""
     now = [0.0]
-    progress = Progress(lambda: now[0])
+    progress = Progress(lambda: now[0], lambda: 0.0)
     with progress.request() as step:
         now[0] = STALL_LIMIT_S + 1
         assert progress.stalled()
@@ -208,6 +208,31 @@ def test_a_request_without_steps_stalls_the_worker() -> None:
     assert not progress.stalled()
     step()
     assert progress.in_flight == 0, "what is left of a request brought it back"
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "used_s", "stalled"),
+    [
+        (STALL_LIMIT_S - 1, 0.0, False),
+        (STALL_LIMIT_S + 1, 0.1, True),
+        (STALL_LIMIT_S + 1, STALL_LIMIT_S, True),
+        (STALL_LIMIT_S + 1, 3.0, False),
+        (STARVED_LIMIT_S - 1, STALL_LIMIT_S - 1, False),
+        (STARVED_LIMIT_S + 1, STALL_LIMIT_S - 1, True),
+    ],
+    ids=["at work", "hangs", "in circles", "starved", "starved for long", "given up"],
+)
+def test_a_request_that_computes_on_a_busy_machine_is_waited_for(
+    waited_s: float, used_s: float, stalled: bool
+) -> None:
+    now, cpu = [100.0], [7.0]
+    progress = Progress(lambda: now[0], lambda: cpu[0])
+    with progress.request() as step:
+        now[0], cpu[0] = 1000.0, 70.0
+        step()
+        now[0] += waited_s
+        cpu[0] += used_s
+        assert progress.stalled() is stalled
 
 
 def test_socket_folders_are_short_and_private(tmp_path: Path) -> None:

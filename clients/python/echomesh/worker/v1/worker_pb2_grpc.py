@@ -45,7 +45,8 @@ class WorkerServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Heartbeat(self, request, context):
-        """Answered while the worker makes progress; refused once a request makes no step for 10 s.
+        """Answered while the worker makes progress; refused once a request makes no step for 10 s (60 s
+        while it computes and the machine gives it too little time).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

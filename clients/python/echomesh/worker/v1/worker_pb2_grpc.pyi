@@ -32,13 +32,17 @@ class WorkerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WorkerServiceAsyncStub: ...
     Heartbeat: _grpc.UnaryUnaryMultiCallable[_worker_pb2.HeartbeatRequest, _worker_pb2.HeartbeatResponse]
-    """Answered while the worker makes progress; refused once a request makes no step for 10 s."""
+    """Answered while the worker makes progress; refused once a request makes no step for 10 s (60 s
+    while it computes and the machine gives it too little time).
+    """
 
 @_typing.type_check_only
 class WorkerServiceAsyncStub(WorkerServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Heartbeat: _aio.UnaryUnaryMultiCallable[_worker_pb2.HeartbeatRequest, _worker_pb2.HeartbeatResponse]  # type: ignore[assignment]
-    """Answered while the worker makes progress; refused once a request makes no step for 10 s."""
+    """Answered while the worker makes progress; refused once a request makes no step for 10 s (60 s
+    while it computes and the machine gives it too little time).
+    """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -47,6 +51,8 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _worker_pb2.HeartbeatRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_worker_pb2.HeartbeatResponse, _abc.Awaitable[_worker_pb2.HeartbeatResponse]]:
-        """Answered while the worker makes progress; refused once a request makes no step for 10 s."""
+        """Answered while the worker makes progress; refused once a request makes no step for 10 s (60 s
+        while it computes and the machine gives it too little time).
+        """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
