@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from openai import AsyncOpenAI
 
 import echomesh
 from echomesh import Client
+from echomesh.models.v1 import models_pb2
 from tests.support.mesh import RunningMesh, running_mesh
 from tests.support.openai_double import Answer, OpenAIDouble, delta, openai_double, reply
 
@@ -23,6 +24,8 @@ WAIT_S = 30
 # The model has seconds to begin, else a busy machine has the reply quoted instead.
 TIER = "standard"
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+# What may need a tool is left to a language model, however long it takes.
+NEVER_QUOTED = models_pb2.Tool(name="clock", parameters_json='{"type": "object"}')
 ENDLESS = Answer([delta("Once"), delta(" upon")], hold=True)
 
 
@@ -56,7 +59,7 @@ async def model_found(world: World) -> None:
     """Wait until a reply comes from the model: it is found by a probe, without a restart."""
     async with asyncio.timeout(WAIT_S):
         while True:
-            _, final = await world.client.reply("Hello?", store=False)
+            _, final = await world.client.reply("Hello?", store=False, tier=TIER)
             if final.model != "extractive":
                 return
 
@@ -97,7 +100,9 @@ async def test_an_openai_client_notices_nothing_of_kill_9_of_routing(world: Worl
     async with AsyncOpenAI(api_key=world.mesh.credentials.api_key, **options) as client:
         message: Any = {"role": "user", "content": "Tell me a long story about the hills."}
         waiting = asyncio.create_task(
-            client.chat.completions.create(model="echomesh", messages=[message], user="reader")
+            client.chat.completions.create(
+                model=f"echomesh-{TIER}", messages=[message], user="reader"
+            )
         )
         async with asyncio.timeout(WAIT_S):
             while len(world.double.requests) == asked:
@@ -126,6 +131,31 @@ async def test_leaving_a_reply_early_stops_the_model_and_keeps_the_text_so_far(
         while len(stored := [m async for m in user.messages("c")]) < 2:
             await asyncio.sleep(0.05)
     assert stored[1].text.startswith("Once")
+
+
+async def test_a_reply_still_being_written_at_the_deadline_is_ended_before_it_and_kept(
+    world: World,
+) -> None:
+    user = world.client.as_user("patient")
+    world.double.answers[:] = [Answer([delta("Once "), delta("more. ")], forever=True, pause_s=0.1)]
+    text = ""
+    # On a busy machine the first deadline may pass before there is any text.
+    for number, timeout_s in enumerate((4.0, 12.0, 36.0)):
+        world.double.hung_up.clear()
+        with suppress(echomesh.EchomeshError):
+            text, final = await user.reply(
+                "Tell me a story that never ends.",
+                conversation_id=f"c{number}",
+                timeout_s=timeout_s,
+                tools=[NEVER_QUOTED],
+                tool_choice="none",
+            )
+            break
+    assert text.startswith("Once ")
+    assert (final.finish_reason, final.reply_stored) == ("deadline", "stored")
+    await asyncio.wait_for(world.double.hung_up.wait(), WAIT_S)
+    _, stored = [m.text async for m in user.messages(f"c{number}")]
+    assert stored == text
 
 
 async def test_a_detached_reply_is_finished_and_stored_although_the_client_left(
