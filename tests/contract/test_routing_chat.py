@@ -108,7 +108,7 @@ async def test_the_question_itself_is_never_its_own_evidence(
 
 
 async def test_the_same_request_again_replays_the_reply_and_another_body_is_refused(
-    tmp_path: Path, memory: FakeMemory
+    tmp_path: Path, memory: FakeMemory, memory_in_time: None
 ) -> None:
     models, running = mesh_of(tmp_path, memory, EXTRACTIVE, extractive=says("extractive", "Hm."))
     async with running as mesh:

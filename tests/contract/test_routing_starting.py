@@ -48,7 +48,7 @@ async def test_the_first_frame_does_not_wait_for_memory_and_a_slow_memory_is_tol
 
 
 async def test_a_replay_that_a_replica_cannot_know_of_says_so_once_memory_has(
-    tmp_path: Path, memory: FakeMemory
+    tmp_path: Path, memory: FakeMemory, memory_in_time: None
 ) -> None:
     """The turn was finished by another process: a second accepted frame tells it."""
     models = FakeModels([EXTRACTIVE], {"extractive": QUOTES})

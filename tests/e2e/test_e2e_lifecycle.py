@@ -51,7 +51,8 @@ async def test_ctrl_c_leaves_no_process_and_a_restart_has_every_part_and_the_mem
             async with connect(mesh) as client:
                 if not restarted:
                     told = "My favourite colour is teal."
-                    assert (await client.reply(told, conversation_id="a"))[1].degraded == ()
+                    _, first = await client.reply(told, conversation_id="a", tier="standard")
+                    assert first.degraded == ()
                 assert (await client.recall("favourite colour")).degraded == ()
                 question = "What is my favourite colour?"
                 text, final = await client.reply(question, store=False, tier="standard")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import asyncpg
 import pytest
@@ -17,7 +17,6 @@ import pytest_asyncio
 from services.memory.commands import migrate
 from services.memory.config import MemorySettings
 from services.memory.server import MIGRATIONS
-from services.runtime import postgres
 from services.runtime.errors import AppError, Reason
 from services.runtime.migrate import check_schema
 from tests.support.memory_world import (
@@ -31,9 +30,7 @@ from tests.support.memory_world import (
 )
 from tests.support.pgbouncer import Pooler
 from tests.support.pooled import MakePooler, owner_id, pool_of, seen_by
-
-# Far above what anything here takes on a busy machine.
-PATIENCE_S = 60.0
+from tests.support.waiting import PATIENCE_S, until
 
 
 @pytest_asyncio.fixture
@@ -41,13 +38,6 @@ async def world(pooler: Pooler) -> AsyncIterator[World]:
     """Memory's parts over that database."""
     async with memory_world(pooler.database) as made:
         yield made
-
-
-@pytest.fixture
-def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever waits for a connection does so as long as the machine is busy."""
-    monkeypatch.setattr(postgres, "ACQUIRE_TIMEOUT_S", PATIENCE_S)
-    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT_S", PATIENCE_S)
 
 
 # Identities
@@ -89,7 +79,7 @@ async def test_pgbouncer_a_failed_transaction_leaves_no_identity_and_no_rows(
 
 
 async def test_pgbouncer_a_cancelled_statement_frees_the_connection_for_others(
-    pooler: Pooler, world: World, patient: None
+    pooler: Pooler, world: World
 ) -> None:
     """A caller that gives up ends its own statement only, and takes its identity with it.
 
@@ -154,7 +144,7 @@ async def test_pgbouncer_migrations_take_the_direct_address(make_pooler: MakePoo
 
 
 async def test_pgbouncer_many_more_clients_than_connections_all_get_through(
-    make_pooler: MakePooler, patient: None
+    make_pooler: MakePooler,
 ) -> None:
     """Five replicas with full pools, 40 connections to two, finish eighty transactions.
 
@@ -179,13 +169,19 @@ async def test_pgbouncer_a_wait_for_a_connection_ends_in_unavailable_and_not_in_
 ) -> None:
     """While somebody holds the only connection others are told so in time; then all is well."""
     async with pool_of(pooler) as holder, pool_of(pooler, command_timeout_s=0.5) as other:
+
+        async def person() -> str | None:
+            with suppress(AppError):
+                return str((await seen_by(other, BOB))["person"])
+            return None
+
         async with holder.tenant(ALICE) as connection:
             await connection.execute("select 1")
             with pytest.raises(AppError) as caught:
                 async with asyncio.timeout(PATIENCE_S):
                     await seen_by(other, BOB)
             assert await connection.fetchval("select current_setting('app.user_id')") == "alice"
-        assert (await seen_by(other, BOB))["person"] == "bob"
+        assert await until(person, "others are served") == "bob"
     assert caught.value.reason is Reason.DEPENDENCY_UNAVAILABLE
 
 

@@ -255,8 +255,11 @@ async def test_a_changed_result_of_a_prepared_statement_asks_to_try_again(
     await owner.close()
 
 
-async def test_callers_share_one_attempt_to_reach_a_silent_server() -> None:
+async def test_callers_share_one_attempt_to_reach_a_silent_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Each would otherwise wait for all before it."""
+    monkeypatch.setattr(postgres, "CONNECT_TIMEOUT_S", 2.0)
     connections = 0
 
     async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
