@@ -32,11 +32,13 @@ run: setup-run ## Start the mesh here, play a short conversation, stay up for `e
 demo: setup-run ## The same, then stop
 	@exec $(BIN)/echomesh up --sample --exit --data "$(DATA)" --port-base $(PORT_BASE)
 
-.PHONY: test unit test-engine
+.PHONY: test starved unit test-engine
 # One worker waits for whole meshes most of the time, two keep two cores busy with the other files:
 # the slowest folders first, so that all end together.
 test: setup-dev ## Every test that needs no GPU (WORKERS=3 at a time)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+starved: setup-dev ## The same with the cores taken away in bursts, as a busy host does (root)
+	@$(BIN)/python scripts/starved.py $(MAKE) test
 unit: setup-dev ## The fast, pure tests alone
 	@$(BIN)/python -m pytest tests/unit $(PYTEST_ARGS)
 # Python keeps what it compiled here: each engine is two processes that read all of torch.
