@@ -113,7 +113,7 @@ async def test_a_full_queue_is_refused_with_a_time_to_retry(stub, encoder, engin
     await asyncio.to_thread(encoder.begun.wait, 5)
     texts = [f"{number}" for number in range(256)]
     waiting = asyncio.create_task(stub.Embed(pb.EmbedRequest(texts=texts)))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while engine.ready < len(texts):
             await asyncio.sleep(0)
     with pytest.raises(AppError) as caught:

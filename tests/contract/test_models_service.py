@@ -174,7 +174,7 @@ async def test_cancelling_the_call_stops_the_generation(stub, scripted):
     call = stub.Generate(ask())
     assert (await anext(aiter(call))).text == "a"
     call.cancel()
-    await asyncio.wait_for(scripted.stopped.wait(), 5)
+    await asyncio.wait_for(scripted.stopped.wait(), 30)
 
 
 async def test_the_deadline_stops_the_generation(stub, scripted):
@@ -182,7 +182,7 @@ async def test_the_deadline_stops_the_generation(stub, scripted):
     scripted.events = (Text("a"),)
     late = await overdue(lambda: all_of(stub, ask()), scripted.begun)
     assert late.reason is Reason.DEADLINE_EXCEEDED
-    await asyncio.wait_for(scripted.stopped.wait(), 5)
+    await asyncio.wait_for(scripted.stopped.wait(), 30)
 
 
 async def test_an_unknown_model_is_not_found(stub):

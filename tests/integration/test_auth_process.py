@@ -123,11 +123,11 @@ async def test_auth_starts_and_is_healthy_without_postgres(
 
     async with _serving(environment, unused_tcp_port) as channel:
         health = await health_pb2_grpc.HealthStub(channel).Check(
-            health_pb2.HealthCheckRequest(service="auth"), timeout=5
+            health_pb2.HealthCheckRequest(service="auth"), timeout=30
         )
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await auth_pb2_grpc.AuthServiceStub(channel).ExchangeApiKey(
-                auth_pb2.ExchangeApiKeyRequest(api_key=key), timeout=5
+                auth_pb2.ExchangeApiKeyRequest(api_key=key), timeout=30
             )
 
     assert health.status == health_pb2.HealthCheckResponse.SERVING

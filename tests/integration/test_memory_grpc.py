@@ -274,10 +274,10 @@ async def test_memory_grpc_turns_are_for_routing_only(memory: Memory) -> None:
     stub = cpb_grpc.ConversationServiceStub(memory.public)
     metadata = (("authorization", "Bearer acme/alice"),)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await stub.BeginTurn(begin(), metadata=metadata, timeout=5)
+        await stub.BeginTurn(begin(), metadata=metadata, timeout=30)
     assert caught.value.code() == grpc.StatusCode.PERMISSION_DENIED
     listed = await mpb_grpc.MemoryServiceStub(memory.public).ListMemories(
-        mpb.ListMemoriesRequest(), metadata=metadata, timeout=5
+        mpb.ListMemoriesRequest(), metadata=metadata, timeout=30
     )
     assert len(listed.memories) == 0
 

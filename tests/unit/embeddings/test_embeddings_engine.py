@@ -47,7 +47,7 @@ def queued(priority: Priority) -> float | None:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let the loop run until something holds; fails after 5 s."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0)
 

@@ -109,7 +109,7 @@ def test_metrics_are_served_and_made_once() -> None:
     metrics.counter("echomesh_test_things_total", "Things.", ["kind"]).labels("a").inc(2)
     again = metrics.counter("echomesh_test_things_total", "Things.", ["kind"])
     server = metrics.start_metrics_server("127.0.0.1:0")
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
         text = answer.read().decode()
     server.close()
     again.labels("a").inc()

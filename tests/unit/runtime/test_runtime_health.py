@@ -59,7 +59,7 @@ async def test_what_is_away_or_frozen_is_named_and_the_service_stays_healthy(
         assert await ask_health(server.mesh_bound, 5.0) is Answer.SERVING
         async with grpc.aio.insecure_channel(server.mesh_bound) as channel:
             asked = health_pb2.HealthCheckRequest(service="memory")
-            watch = health_pb2_grpc.HealthStub(channel).Watch(asked, timeout=5)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(asked, timeout=30)
             assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
 
 
@@ -98,7 +98,7 @@ async def test_the_public_listener_does_not_say_what_is_reached(tmp_path: Path) 
         async with grpc.aio.insecure_channel(server.public_bound) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             with pytest.raises(grpc.aio.AioRpcError) as refused:
-                await stub.List(health_pb2.HealthListRequest(), timeout=5)
+                await stub.List(health_pb2.HealthListRequest(), timeout=30)
     assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 

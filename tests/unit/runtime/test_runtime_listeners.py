@@ -228,7 +228,7 @@ async def _lists_services(channel: grpc.aio.Channel) -> set[str]:
     async def ask() -> AsyncIterator[Any]:
         yield reflection_pb2.ServerReflectionRequest(list_services="")
 
-    async for answer in stub.ServerReflectionInfo(ask(), timeout=5):
+    async for answer in stub.ServerReflectionInfo(ask(), timeout=30):
         return {service.name for service in answer.list_services_response.service}
     return set()
 
@@ -290,7 +290,7 @@ async def _echoes(address: str, root: bytes) -> bool:
     options = [("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.secure_channel(address, credentials, options=options) as channel:
         try:
-            await method(channel, "Public")(Text(), timeout=5)
+            await method(channel, "Public")(Text(), timeout=30)
         except grpc.aio.AioRpcError:
             return False
         return True

@@ -150,7 +150,7 @@ async def mesh() -> AsyncIterator[FakeMesh]:
 
 @pytest.fixture
 async def client(mesh: FakeMesh) -> AsyncIterator[echomesh.Client]:
-    async with echomesh.Client(mesh.address, api_key="k", timeout_s=5) as made:
+    async with echomesh.Client(mesh.address, api_key="k", timeout_s=30) as made:
         yield made
 
 
