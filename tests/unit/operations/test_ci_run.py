@@ -76,8 +76,8 @@ def test_what_takes_long_to_build_is_begun_before_the_steps_and_not_left_running
     [
         ("jaeger", "no compiler"),
         ("cluster", "no memory"),
-        ("chart-test", "ci: beside failed"),
-        ("test-sdks", "ci: beside failed"),
+        ("chart-test", "ci: suites failed"),
+        ("test-sdks", "ci: suites failed"),
         ("setup-engine", "ci: engine failed"),
     ],
 )
