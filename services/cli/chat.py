@@ -65,10 +65,12 @@ async def ask(
     conversation_id: str,
     speaker: str,
     on_frame: Callable[[Frame], None] = lambda _: None,
+    tier: str = "",
 ) -> Reply:
     """Send one message and collect the reply; `on_frame` sees every frame as it comes."""
     reply = Reply()
-    async for frame in client.chat(text, conversation_id=conversation_id, speaker=speaker):
+    frames = client.chat(text, conversation_id=conversation_id, speaker=speaker, tier=tier)
+    async for frame in frames:
         reply.take(frame)
         on_frame(frame)
     return reply

@@ -29,8 +29,17 @@ async def play(
     lines = (EXAMPLES / "questions.jsonl").read_text().splitlines()
     for text in [*(json.loads(line)["text"] for line in lines), *([WRITING] if writes else [])]:
         console.print(f"\n[bold]{speaker}>[/bold] {text}", highlight=False)
-        reply = await ask(client, text, CONVERSATION, speaker, live_writer(console))
-        console.print(f"\n[dim]{facts(reply)}[/dim]", highlight=False)
+        reply = await _told(client, console, text, speaker)
+        if reply.final is not None and reply.final.degraded:
+            console.print("[dim]  asked again, with more time: the machine is busy[/dim]")
+            await _told(client, console, text, speaker, tier="standard")
+
+
+async def _told(client: Client, console: Console, text: str, speaker: str, tier: str = "") -> Reply:
+    """Ask, show the reply as it comes, and what there is to say of it."""
+    reply = await ask(client, text, CONVERSATION, speaker, live_writer(console), tier)
+    console.print(f"\n[dim]{facts(reply)}[/dim]", highlight=False)
+    return reply
 
 
 async def load_history(client: Client, console: Console) -> None:

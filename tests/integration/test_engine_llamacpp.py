@@ -32,12 +32,11 @@ from services.models.engines import llamacpp
 from services.models.engines.backend import EngineBackend
 from services.models.engines.engine import CannotLoad
 from services.models.engines.settings import LlamaCppModel
-from services.runtime.deadline import deadline_scope
 from services.runtime.errors import AppError, Reason
 from services.runtime.process import private_folder
 from services.runtime.supervisor import WorkerLimits
 from tests.support.gguf import head, small_model
-from tests.support.waiting import PATIENCE_S, until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CONTEXT = 1024
@@ -91,8 +90,7 @@ def asked(
 async def answer(backend: EngineBackend, request: Generation) -> tuple[str, Finish, list[Event]]:
     """The whole text of a reply, how it ended, and its events."""
     (card,) = backend.models()
-    with deadline_scope(PATIENCE_S):
-        events = [event async for event in backend.generate(request, card)]
+    events = [event async for event in backend.generate(request, card)]
     finish = events[-1]
     assert isinstance(finish, Finish)
     return "".join(e.text for e in events if isinstance(e, Text)), finish, events
