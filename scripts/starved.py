@@ -54,6 +54,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the shares and their lengths")
     parser.add_argument("command", nargs=argparse.REMAINDER)
     asked = parser.parse_args()
+    if not asked.command:
+        parser.error("no command")
     chance = random.Random(asked.seed)  # noqa: S311 - nothing is kept secret with it
     try:
         with starvable_group() as give, subprocess.Popen(asked.command) as process:
